@@ -477,6 +477,22 @@ def test_a_heat_map_has_a_panel_for_each_setting(sweep):
     assert cells_of(panels[0]).shape == (5, 2)
 
 
+def test_a_heat_map_with_linear_colours_has_arithmetic_means(outputs):
+    for seed, share in enumerate((0.0, 0.4, 0.8)):
+        run = write_run(outputs / str(seed), {"seed": seed, "model.depth": 2})
+        values = np.full((3, 2), share)
+        values[:, 1] = 0.8
+        columns = {"step": np.arange(3), "saturated": values}
+        write_table(run.directory, "profiles", columns)
+
+    drawing = draw(select_runs([]), kind="heatmap", y="saturated")
+
+    (mesh,) = drawing.figure.axes[0].collections
+    np.testing.assert_allclose(np.asarray(mesh.get_array()), [[0.4] * 3, [0.8] * 3])
+    assert "mean over 3 seeds" in drawing.notes
+    assert "grey: no value" in drawing.notes
+
+
 def test_a_phase_diagram_has_the_means_and_the_curve_of_theory(outputs, monkeypatch):
     monkeypatch.setattr("research.reporting.plots.phase.THEORY_POINTS", 4)
     for depth in (2, 4, 8, 16):
