@@ -63,7 +63,7 @@ class Run:
         if self.info.get("status") != "running":
             return self.info.get("steps") or 0
         try:
-            steps = self.metrics.get("step", ())
+            steps = self.metrics.get("step", np.zeros(0))
         except (FileNotFoundError, ValueError):
             return 0
         return int(steps[-1]) + 1 if len(steps) else 0
