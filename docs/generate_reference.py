@@ -167,7 +167,7 @@ def gauges_page() -> str:
         ),
         "## Exponents: `profiles.parquet` with `measure=full`",
         "Counted every `measure.exponents_every` steps. The bins of a histogram are the exponents "
-        "from −149 to 127.",
+        "from −149 to 127; smaller and larger ones, which only float64 has, count at the ends.",
         _diagnostics_table(EXPONENT_GAUGES),
         "## Diagnostics: `inspections.parquet`",
         "Measured every `measure.inspect_every` steps for the names in `measure.inspect`. D is the "
@@ -176,7 +176,8 @@ def gauges_page() -> str:
         _diagnostics_table(DIAGNOSTICS),
         "## Metrics: `metrics.parquet`",
         "One row a step. `run.json` has the final value of some: the mean over the last epoch, or "
-        "the last evaluation.",
+        "the last evaluation. Of a loop that `fathom.Monitor` records, the mean is over the last "
+        "tenth of the steps that were logged.",
         _table(
             ["metric", "meaning", "has a value at", "final", "W&B"],
             [_metric_cells(metric) for metric in METRICS],

@@ -21,7 +21,14 @@ from research.cli.parser import COMMANDS
 from research.config import options, schema
 from research.diagnosis import findings
 from research.gauges import table as gauge_table
-from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
+from research.gauges.table import (
+    DIAGNOSTICS,
+    EXPONENT_GAUGES,
+    GAUGES,
+    METRICS,
+    TRACKED_DIAGNOSTICS,
+    Entries,
+)
 from research.reproduce.experiments import experiment_names, read_duration
 from research.runner.run_spec import to_checked_config
 
@@ -366,6 +373,37 @@ def test_every_gauge_and_inspection_is_explained():
         assert f"| `{diagnostic.inspection}` |" in text
     for level in options.Level:
         assert f"`{level.name}`" in text
+
+
+def test_the_gauges_with_an_entry_for_each_signal_are_listed():
+    text = page("docs/guides/measurements.md")
+    listed = re.search(r"Lists of N\+1 entries\s+\(([^)]*)\)", text)
+    assert listed is not None
+    expected = [gauge.name for gauge in GAUGES if gauge.entries is Entries.SIGNALS]
+    assert re.findall(r"`(\w+)`", listed[1]) == expected
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/index.md"])
+def test_no_page_counts_the_experiments_wrongly(name):
+    number = len(list((ROOT / "experiments").glob("*/claims.py")))
+    for counted in re.findall(r"\b(\d+) experiments\b", page(name)):
+        assert int(counted) == number
+
+
+def test_the_tutorial_counts_the_claims_of_its_experiment():
+    table = page("experiments/vanishing_gradients/README.md")
+    claims = re.findall(r"^\|.*\| (?:yes|no) \|$", table, re.M)
+    words = dict(zip(["six", "seven", "eight", "nine", "ten"], range(6, 11), strict=True))
+    counted = re.search(r"tests (\w+) claims", page("docs/tutorial.md"))
+    assert counted is not None
+    assert words[counted[1]] == len(claims)
+
+
+@pytest.mark.parametrize("quantity", [*GAUGES, *TRACKED_DIAGNOSTICS], ids=lambda each: each.name)
+def test_what_is_shown_alone_does_not_refer_to_another_row(quantity):
+    """Pages and notes below figures show the meaning of one gauge without that of the others."""
+    assert not re.match(r"(Its|Their|The same)\b", quantity.meaning)
+    assert "that gradient" not in quantity.meaning
 
 
 def test_every_gauge_of_a_number_format_is_explained():

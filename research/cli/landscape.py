@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.records.runs import Run
+from research.reporting.quantities import BY_NAME
 from research.reporting.selection import find_named_runs
 from research.reporting.tables import console
 
@@ -43,13 +44,15 @@ def _draw(runs: Sequence[Run]) -> None:
     directory = runs[0].directory
     other = runs[1].directory if len(runs) == MAX_RUNS else None
     landscape = measure_landscape(directory, other)
-    place = save_landscape(directory, draw_landscape(landscape))
+    label = BY_NAME["train_loss"].heading(runs[:1])
+    place = save_landscape(directory, draw_landscape(landscape, label))
     centre = landscape.surface.shape[0] // 2
     half = len(landscape.coordinates) // 4
     out = console()
     out.print(
-        f"loss {landscape.surface[centre, centre]:.3g} at the final weights; "
-        f"{np.mean(landscape.lines[:, [half, -1 - half]]):.3g} half a filter's norm away",
+        f"training loss {landscape.surface[centre, centre]:.3g} at the final weights, and "
+        f"{np.mean(landscape.lines[:, [half, -1 - half]]):.3g} in the mean half a filter's norm "
+        "away",
         soft_wrap=True,
     )
     if landscape.between is not None:

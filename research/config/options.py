@@ -256,7 +256,7 @@ class ResNet(Convolutional):
 
 @dataclass(frozen=True)
 class Transformer(FeedForward):
-    """``transformer``: an encoder on images, a causal language model on text."""
+    """``transformer``: an encoder that classifies images or texts, or a causal language model."""
 
     kind: ModelKind = ModelKind.transformer
     heads: int = setting(4, "Attention heads; a divisor of the width.", ge=1)

@@ -327,6 +327,7 @@ def text_paths() -> frozenset[str]:
     return paths_of_type(str).union(words)
 
 
+@functools.cache
 def options_with(path: str) -> tuple[str, ...]:
     """The options that have the setting at ``path``: empty where all options of its group do."""
     names: list[str] = []

@@ -340,6 +340,13 @@ def peak_rate(settings: Settings) -> float:
     return float(settings.get(_path_of_peak(settings)) or 0.0)
 
 
+def _rate_in_words(settings: Settings) -> str:
+    """``a learning rate of 0.1``; where a schedule changes it, ``of up to``."""
+    is_constant = settings.get("optimizer.schedule", "constant") == "constant"
+    bound = "" if is_constant else "up to "
+    return f"a learning rate of {bound}{peak_rate(settings):g}"
+
+
 def _path_of_peak(settings: Settings) -> str:
     first = settings.get("optimizer.learning_rate") or 0.0
     last = settings.get("optimizer.end_value") or 0.0
@@ -482,9 +489,9 @@ def _silence_in_words(situation: Situation) -> str:
     """Since when units are zero, and at which learning rate they became so."""
     if situation.is_initial:
         return "The units are zero from the start"
-    rate = peak_rate(situation.settings)
+    rate = _rate_in_words(situation.settings)
     step = situation.finding.first_step
-    return f"The updates up to step {step} at a learning rate of {rate:g} have silenced the units"
+    return f"The updates up to step {step} at {rate} have silenced the units"
 
 
 def _livelier_units(situation: Situation) -> Iterator[Remedy]:
@@ -533,14 +540,13 @@ def _advise_diverged(situation: Situation) -> Advice:
         cause = "The gradient vanished, and what was left of it moved the last layers too far"
         return Advice(cause, _for_network_and_rate(situation))
     if situation.is_narrow and settings.get("precision.loss_scaling") != "dynamic":
-        rate = peak_rate(settings)
         cause = (
-            f"The steps are too large at a learning rate of {rate:g}, or the gradient exceeded the "
+            f"The steps are too large at {_rate_in_words(settings)}, or the gradient exceeded the "
             f"largest {format_} number"
         )
         scaling = Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
         return Advice(cause, iter([scaling, *_smaller_steps(settings)]))
-    cause = f"The steps are too large at a learning rate of {peak_rate(settings):g}"
+    cause = f"The steps are too large at {_rate_in_words(settings)}"
     return Advice(cause, _smaller_steps(settings))
 
 
@@ -676,9 +682,9 @@ def _advise_lost(situation: Situation) -> Advice:
     rate = peak_rate(settings)
     is_usual = rate <= USUAL_RANGE * _usual_rate(settings)
     if is_usual and rate * decay * (situation.finding.first_step or step) > DECAYED:
-        cause = f"Weight decay of {decay:g} at a learning rate of {rate:g} shrinks the weights"
+        cause = f"Weight decay of {decay:g} at {_rate_in_words(settings)} shrinks the weights"
         return Advice(cause, _less_decay(settings))
-    cause = f"At a learning rate of {rate:g} the network stops improving at step {step}"
+    cause = f"At {_rate_in_words(settings)} the network stops improving at step {step}"
     return Advice(cause, _falling_rate(settings))
 
 

@@ -149,8 +149,9 @@ def _measure_overshoot(measured: Measurement) -> float:
 
 
 def _explain_overshoot(measured: Measurement) -> str:
+    before = measured.loss if measured.other_loss is None else measured.other_loss
     after = measured.loss_after
-    return f"one update takes the loss from {measured.loss:.3g} to {after:.3g}"
+    return f"one update takes the loss of another batch from {before:.3g} to {after:.3g}"
 
 
 def _measure_start(measured: Measurement) -> float:
@@ -246,14 +247,14 @@ FEATURES = (
     Feature(
         "collapse",
         "Decades by which the share of the last signal that differs between examples is below "
-        "30 %.",
+        "32 %; at most 1.",
         _measure_collapse,
         _explain_collapse,
     ),
     Feature(
         "scattered",
         "Decades by which the share of the last signal that examples have in common is below a "
-        "tenth.",
+        "tenth; at most 1.",
         _measure_scattered,
         _explain_scattered,
     ),
@@ -273,13 +274,14 @@ FEATURES = (
     ),
     Feature(
         "overshoot",
-        "Decades by which the loss after one update is above that before and that of chance.",
+        "Decades by which the loss of another batch after one update is above that of the first "
+        "batch before it and that of chance; at most 1.",
         _measure_overshoot,
         _explain_overshoot,
     ),
     Feature(
         "start",
-        "Decades by which the first loss is above that of chance.",
+        "Decades by which the first loss is above that of chance; at most 8.",
         _measure_start,
         _explain_start,
     ),
@@ -297,14 +299,14 @@ FEATURES = (
     ),
     Feature(
         "stalled",
-        "Decades by which the other steps, at the last slope of the trial, lower its loss by less "
-        "than 30 times what is needed; at most 3.",
+        "Decades by which the other steps, at the slope of the trial's second half, lower its loss "
+        "by less than 32 times what is needed; at most 3.",
         _measure_stalled,
         _explain_stalled,
     ),
     Feature(
         "rough",
-        "Share of the changes of the loss in the trial that are upwards.",
+        "Share of the changes of the loss in the trial, by size, that are upwards.",
         _measure_rough,
         _explain_rough,
     ),

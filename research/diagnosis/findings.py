@@ -135,16 +135,17 @@ DEAD_UNITS = Kind(
 SATURATED = Kind(
     "saturated",
     "Saturated",
-    "More than 80 % of a layer's units are on the flat part of a bounded activation "
-    "(`measure=full`).",
+    "More than 80 % of a layer's elements (units × examples) are on the flat part of a bounded "
+    "activation (`measure=full`).",
     Severity.warning,
     "Glorot & Bengio, Understanding the difficulty of training deep networks, 2010",
 )
 UPDATE_RATIO = Kind(
     "update_ratio",
     "Update ratio",
-    "A step changes the weights by more than 10 %, all layers by less than 10⁻⁶, or a layer not at "
-    "all although it gets a gradient (`measure=full`).",
+    "A step changes the weights of half of the layers by more than 10 % of their norm, of all "
+    "layers by less than 10⁻⁶ of it, or of a layer not at all although it gets a gradient "
+    "(`measure=full`).",
     Severity.warning,
     "You et al., Large batch training of convolutional networks, 2017",
 )

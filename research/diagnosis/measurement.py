@@ -35,6 +35,8 @@ class Measurement:
         variation: the share of each signal's mean square that differs between examples [N+1].
         ceiling: the learning rate from which on gradient descent with momentum is unstable,
             2(1 + momentum)/λ; None for optimizers whose update has another size than the gradient.
+        is_nesterov: whether the momentum is Nesterov's, whose ceiling is (1 + 2·momentum) times as
+            small.
         sharpness: λ, the greatest eigenvalue of the Hessian.
         epsilon: what Adam and its kin add to the size of a gradient; None for others.
         lost: for each number format, the share of the gradient's elements that it would turn to
@@ -60,6 +62,7 @@ class Measurement:
     update_ratio: np.ndarray | None = None
     variation: np.ndarray | None = None
     ceiling: float | None = None
+    is_nesterov: bool = False
     sharpness: float | None = None
     epsilon: float | None = None
     lost: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)

@@ -189,7 +189,8 @@ def _describe_rate(measured: Measurement) -> str:
     text = f"learning rate: {measured.learning_rate:.3g}; sharpness λ = {measured.sharpness:.3g}"
     if measured.ceiling is None:
         return f"{text}, whose ceiling 2(1 + β)/λ is not that of this optimizer"
-    return f"{text}, so its ceiling 2(1 + β)/λ is {measured.ceiling:.3g}"
+    formula = "2(1 + β)/((1 + 2β)λ)" if measured.is_nesterov else "2(1 + β)/λ"
+    return f"{text}, so its ceiling {formula} is {measured.ceiling:.3g}"
 
 
 def _describe_examples(measured: Measurement) -> str:

@@ -614,12 +614,13 @@ def find_dead_units(ctx: RunContext) -> Finding | None:
         "dead",
         MOSTLY_DEAD,
         kind=findings.DEAD_UNITS,
-        what="are zero for every example",
+        what="units",
+        state="are zero for every example",
     )
 
 
 def find_saturation(ctx: RunContext) -> Finding | None:
-    """Layers most of whose units are on the flat part of a bounded activation."""
+    """Layers most of whose elements are on the flat part of a bounded activation."""
     if ctx.settings.get("activation.kind") not in BOUNDED:
         return None
     return _find_share(
@@ -627,7 +628,8 @@ def find_saturation(ctx: RunContext) -> Finding | None:
         "saturated",
         MOSTLY_SATURATED,
         kind=findings.SATURATED,
-        what="are on the flat part of the activation",
+        what="elements",
+        state="are on the flat part of the activation",
     )
 
 
@@ -638,8 +640,18 @@ def _find_share(
     *,
     kind: Kind,
     what: str,
+    state: str,
 ) -> Finding | None:
-    """Layers at which a gauge, a share of the units, is above a limit at the end."""
+    """Layers at which a gauge, a share, is above a limit at the end.
+
+    Args:
+        ctx: the run.
+        gauge: the name of the gauge.
+        limit: the largest share that is usual.
+        kind: the kind of the finding.
+        what: of what it is a share.
+        state: what the share counts.
+    """
     shares = ctx.observed.last_rows(gauge)
     if shares is None:
         return None
@@ -651,7 +663,7 @@ def _find_share(
     first_step = _first_above(ctx.observed, gauge, limit)
     return _make(
         kind,
-        f"{words.percent(share)} of the units of {words.name_layers(ranges)} {what}. "
+        f"{words.percent(share)} of the {what} of {words.name_layers(ranges)} {state}. "
         f"{_since(ctx.observed, first_step)}.",
         first_step=first_step,
         layers=tuple(ranges),
@@ -723,15 +735,19 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
     middle = float(np.nanmedian(ratios))
     largest = float(np.nanmax(ratios))
     if middle > LARGE_UPDATE:
-        problem = "more than a tenth of their norm"
+        text = (
+            f"a step changes the weights of half of the layers by {middle:.2g} of their norm or "
+            "more, so by more than a tenth"
+        )
+    elif largest == 0:
+        text = "the last steps change the weights of no layer"
     elif largest < SMALL_UPDATE:
-        problem = "less than a millionth of their norm"
+        text = (
+            f"a step changes the weights of no layer by more than {largest:.2g} of their norm, so "
+            "by less than a millionth"
+        )
     else:
         return None
-    share = f"{middle:.2g}"
-    text = f"a step changes the weights of the middle layer by {share} of their norm: {problem}"
-    if largest == 0:
-        text = "the last steps change the weights of no layer"
     return _make(
         findings.UPDATE_RATIO,
         f"{text}.",
@@ -755,8 +771,8 @@ def _find_still_layers(ctx: RunContext, ratios: np.ndarray) -> Finding | None:
     if not len(layers) or len(layers) > len(ratios) / 2:
         return None
     ranges = words.to_ranges(layers)
-    ratios = np.asarray(ctx.observed.profiles["update_ratio"])
-    does_not_change = np.max(ratios[:, layers], axis=1) == 0
+    of_all_steps = np.asarray(ctx.observed.profiles["update_ratio"])
+    does_not_change = np.max(of_all_steps[:, layers], axis=1) == 0
     first_step = _first_where(ctx.observed, does_not_change)
     finding = _make(
         findings.UPDATE_RATIO,
@@ -789,8 +805,9 @@ def find_hidden_gradient(ctx: RunContext) -> Finding | None:
     smallest = float(np.min(root_mean_square[layers]))
     return _make(
         findings.HIDDEN_GRADIENT,
-        f"in {words.name_layers(ranges)}, the elements of the gradient are as small as "
-        f"{smallest:.1g}, below optimizer.epsilon={epsilon:g}, so these layers take smaller steps.",
+        f"in {words.name_layers(ranges)}, the root mean square of the gradient's elements is as "
+        f"small as {smallest:.1g}, below optimizer.epsilon={epsilon:g}, so these layers take "
+        "smaller steps.",
         layers=tuple(ranges),
         smallest=smallest,
         epsilon=float(epsilon),
@@ -801,10 +818,12 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
     """A sharpness close to the largest at which the learning rate is stable."""
     sharpness = ctx.observed.sharpness
     kind = ctx.settings.get("optimizer.kind")
-    rate = ctx.settings.get("optimizer.learning_rate")
-    if not sharpness or kind not in ("gd", "sgd", "momentum") or not rate:
+    if not sharpness or kind not in ("gd", "sgd", "momentum"):
         return None
     step = max(sharpness)
+    rate = _learning_rate_at(ctx, step)
+    if not rate:
+        return None
     momentum = ctx.settings.get("optimizer.momentum", 0.0) if kind == "momentum" else 0.0
     largest = momentum_edge(rate, momentum)
     if abs(sharpness[step] / largest - 1) > EDGE:
@@ -818,6 +837,15 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
         sharpness=sharpness[step],
         largest=largest,
     )
+
+
+def _learning_rate_at(ctx: RunContext, step: int) -> float | None:
+    """The learning rate of a step; where that was not recorded, the setting."""
+    steps, rates = ctx.observed.series("learning_rate")
+    rows = np.flatnonzero(steps == step)
+    if len(rows):
+        return float(rates[rows[0]])
+    return ctx.settings.get("optimizer.learning_rate")
 
 
 def find_fitted(ctx: RunContext) -> Finding | None:

@@ -283,7 +283,7 @@ SIGNAL_GRAD = Gauge(
 )
 BRANCH_GRAD = Gauge(
     "branch_grad",
-    "The part of that gradient that returns through the branch.",
+    "Norm of the part of ∂L/∂h at a layer's input that returns through the layer's branch.",
     Entries.LAYERS,
     Level.full,
     Site.BACKWARD,
@@ -291,7 +291,7 @@ BRANCH_GRAD = Gauge(
 )
 SKIP_GRAD = Gauge(
     "skip_grad",
-    "The part of that gradient that returns through the shortcut.",
+    "Norm of the part of ∂L/∂h at a layer's input that returns through the layer's shortcut.",
     Entries.LAYERS,
     Level.full,
     Site.BACKWARD,
@@ -686,7 +686,13 @@ DIAGNOSTICS = (
         "sharpness",
         tracked=True,
     ),
-    Diagnostic("sharpness_bound", "Its greatest possible error.", "[]", "sharpness", tracked=True),
+    Diagnostic(
+        "sharpness_bound",
+        "Greatest possible error of the sharpness.",
+        "[]",
+        "sharpness",
+        tracked=True,
+    ),
     Diagnostic(
         "preconditioned_sharpness",
         "Greatest eigenvalue of P^(-½) H P^(-½), with the Hessian H of the training loss and the "
@@ -697,7 +703,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "preconditioned_sharpness_bound",
-        "Its greatest possible error.",
+        "Greatest possible error of the preconditioned sharpness.",
         "[]",
         "preconditioned_sharpness",
         tracked=True,
@@ -725,7 +731,7 @@ DIAGNOSTICS = (
     Diagnostic(
         "output_change",
         "Root mean square of the change of the first batch's outputs by one step of gradient "
-        "descent on the weights, at the run's learning rate.",
+        "descent on the weights, at the rate optimizer.learning_rate.",
         "[]",
         "output_change",
     ),
@@ -827,7 +833,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "probe_eval_error",
-        "Its error on the evaluation split.",
+        "Evaluation error of a linear probe on each signal, as the head would read it.",
         "[N+1]",
         "probes",
         tracked=True,
@@ -888,7 +894,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "output_coordinate_change",
-        "The same of the outputs.",
+        "Root mean square of the change of the first batch's outputs since initialisation.",
         "[]",
         "coordinate_change",
         tracked=True,

@@ -10,6 +10,7 @@ from typing import Any
 from research.records.record import write_json
 
 FILE = "replay.json"
+LEAST_HISTORY = 5  # steps before a step that must be known for a jump to be seen there
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,17 @@ class Run:
         return "running" if is_being_written(self.directory) else "interrupted"
 
     @property
+    def num_steps(self) -> int:
+        """The steps that the run was trained for; of one that has not ended, those recorded."""
+        if self.info.get("status") != "running":
+            return self.info.get("steps") or 0
+        try:
+            steps = self.metrics.get("step", np.zeros(0))
+        except (FileNotFoundError, ValueError):
+            return 0
+        return int(steps[-1]) + 1 if len(steps) else 0
+
+    @property
     def is_watched(self) -> bool:
         """Whether ``fathom.Monitor`` recorded the run, so that its settings are the user's."""
         return self.info.get("source") == SOURCE_WATCH

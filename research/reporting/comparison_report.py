@@ -14,7 +14,7 @@ from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
 from research.reporting.aggregation import column_means
 from research.reporting.comparison import Comparison, PairedDifference, RecordDifference
-from research.reporting.gauge_histories import read_gauge
+from research.reporting.gauge_histories import name_end, read_gauge
 from research.reporting.tables import bar_chart, format_number
 from research.reporting.varied_settings import SEED, differing_settings, setting_text
 
@@ -190,6 +190,7 @@ def _print_profiles(comparison: Comparison, out: Console) -> None:
     if reason:
         out.print(f"no profiles: {reason}", markup=False, soft_wrap=True)
         return
+    every_run = [*comparison.a, *comparison.b]
     for step in ROWS:
         logs = [_log_profile(runs, step) for runs in (comparison.a, comparison.b)]
         finite = np.concatenate(logs)
@@ -200,7 +201,10 @@ def _print_profiles(comparison: Comparison, out: Console) -> None:
         high = float(finite.max())
         limits = (min(float(finite.min()), high - 1.0), high)
         charts = [bar_chart(each.tolist(), width=CHART_WIDTH, limits=limits) for each in logs]
-        out.print(f"\nlog₁₀ ‖∂L/∂h‖² at the {step} step, from the input (left) to the last layer")
+        is_first = step == "first"
+        when = name_end(every_run, SIGNAL_GRAD.name, is_first=is_first)
+        title = f"log₁₀ ‖∂L/∂h‖² at {when}, from the input (left) to the last layer"
+        out.print(f"\n{title}")
         _print_side_by_side(charts, out)
 
 

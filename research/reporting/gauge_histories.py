@@ -107,3 +107,28 @@ def read_gauge(run: Run, gauge: str) -> GaugeHistory:
         is_measured = ~np.all(np.isnan(values), axis=1)
         return GaugeHistory(steps[is_measured], values[is_measured])
     return GaugeHistory(np.zeros(0, int), np.zeros((0, 0)))
+
+
+def name_end(
+    runs: Sequence[Run],
+    gauge: str,
+    *,
+    is_first: bool,
+) -> str:
+    """``step 290``, the first or the last step at which runs measured a gauge.
+
+    Where it is not the same in all runs, it is ``the first`` or ``the last measured step``.
+
+    Args:
+        runs: the runs.
+        gauge: the name of the gauge.
+        is_first: whether it is the first step.
+    """
+    found = set()
+    for run in runs:
+        steps = read_gauge(run, gauge).steps
+        if len(steps):
+            found.add(int(steps[0 if is_first else -1]))
+    if len(found) == 1:
+        return f"step {found.pop()}"
+    return "the first measured step" if is_first else "the last measured step"

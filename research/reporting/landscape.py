@@ -12,11 +12,12 @@ from research.reporting.figures import PALETTE, new_figure, save_figure, style
 NUM_LEVELS = 13  # contour lines
 
 
-def draw_landscape(landscape: Any) -> Figure:
+def draw_landscape(landscape: Any, loss_label: str) -> Figure:
     """The surface, the lines through the final weights, and the line from the initial weights.
 
     Args:
         landscape: what ``research.runner.landscape.measure_landscape`` returns.
+        loss_label: what the loss is called, with its unit.
     """
     with style():
         canvas, axes = new_figure(7.4, 2.7, 1, 3)
@@ -32,10 +33,10 @@ def draw_landscape(landscape: Any) -> Figure:
         lines.set(
             yscale="log",
             xlabel="distance (norm of each filter)",
-            ylabel="loss (nats)",
+            ylabel=loss_label,
             title="Four random directions",
         )
-        _plot_ways(axes[0, 2], landscape)
+        _plot_ways(axes[0, 2], landscape, loss_label)
     return canvas
 
 
@@ -69,7 +70,11 @@ def plot_surface(
     return contours
 
 
-def _plot_ways(axes: Axes, landscape: Any) -> None:
+def _plot_ways(
+    axes: Axes,
+    landscape: Any,
+    loss_label: str,
+) -> None:
     positions = np.linspace(0, 1, len(landscape.interpolation))
     axes.plot(
         positions,
@@ -89,7 +94,7 @@ def _plot_ways(axes: Axes, landscape: Any) -> None:
     axes.set(
         yscale="log",
         xlabel="share of the way",
-        ylabel="loss (nats)",
+        ylabel=loss_label,
         title="Straight lines in weight space",
     )
 

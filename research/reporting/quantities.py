@@ -93,6 +93,10 @@ def _of_info(name: str) -> Callable[[Run], Any]:
     return read
 
 
+def _num_steps(run: Run) -> int:
+    return run.num_steps
+
+
 def _seconds(name: str) -> Callable[[Run], Any]:
     def read(run: Run) -> Any:
         return (run.info.get("seconds") or {}).get(name)
@@ -160,10 +164,17 @@ QUANTITIES = (
         "log₁₀ of ‖∂L/∂h‖², first layer over last",
         _of_verdict("log10_ratio"),
     ),
-    Quantity("steps", "steps", _of_info("steps")),
+    Quantity("steps", "steps", _num_steps),
     Quantity("layers", "layers", _of_info("layers"), is_initial=True),
     Quantity("parameters", "parameters", _of_info("parameters"), is_initial=True),
-    Quantity("train_seconds", "time of training", _seconds("train"), Better.LOWER, unit="s"),
+    Quantity(
+        "train_seconds",
+        "time of training of the run group",
+        _seconds("train"),
+        Better.LOWER,
+        unit="s",
+        meaning="the runs of a group are trained at once, and each has the time of all of them",
+    ),
 )
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}
 
@@ -246,20 +257,14 @@ def has_several_steps(run: Run) -> bool:
 
     A run that diverged at its first step counts if it was meant to be.
     """
-    steps = run.info.get("steps") or 0
     planned = run.config.get("train.steps") or 0
     was_cut_off = run.status == "diverged" and planned > 1
-    return steps > 1 or was_cut_off
+    return run.num_steps > 1 or was_cut_off
 
 
 def has_started(run: Run) -> bool:
     """Whether a run has recorded a step."""
-    if run.info.get("steps"):
-        return True
-    try:
-        return bool(len(run.metrics.get("step", ())))
-    except FileNotFoundError:
-        return False
+    return run.num_steps > 0
 
 
 def usual_quantity(runs: Sequence[Run]) -> Quantity:

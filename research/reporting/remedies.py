@@ -54,7 +54,7 @@ def describe_tried(tried: Tried) -> str:
     best = tried.best
     if best is None:
         names = ", ".join(change.change for change in tried.changes)
-        return f"Tried ({trials}): {names}. None helps; the training loss stays at {before}."
+        return f"Tried ({trials}): {names}. None helps; unchanged, the training loss is {before}."
     after = format_interval(best.train_loss)
     return f"Tried ({trials}): {best.change} helps, training loss {after} instead of {before}."
 

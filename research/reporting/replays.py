@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from research.records.replayed import Event, PrecisionTrial, Replayed
+from research.records.replayed import LEAST_HISTORY, Event, PrecisionTrial, Replayed
 from research.reporting.json_output import json_value
 from research.reporting.tables import format_number
 
@@ -19,7 +19,10 @@ def describe_replayed(replayed: Replayed) -> str:
     steps = f"Replayed steps {replayed.start}–{replayed.end}"
     origin = replayed.origin
     if origin is None:
-        return f"{steps}: every number stayed finite and none jumped. {_describe_record(replayed)}"
+        is_short = replayed.end - replayed.start < LEAST_HISTORY
+        jumps = f"; a jump is only seen where {LEAST_HISTORY} steps before it are known"
+        found = jumps if is_short else " and none jumped"
+        return f"{steps}: every number stayed finite{found}. {_describe_record(replayed)}"
     sentences = [f"{steps}: at step {origin.step} {describe_event(origin)}."]
     end = _consequence(replayed.events)
     if end is not None:

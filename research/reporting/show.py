@@ -57,8 +57,7 @@ def show_run(run: Run) -> None:
     out = console()
     directory = escape(str(run.directory))
     status = escape(run.status)
-    steps = info.get("steps") or 0
-    out.print(f"[bold]{directory}[/]  {status}  {steps} steps", soft_wrap=True)
+    out.print(f"[bold]{directory}[/]  {status}  {run.num_steps} steps", soft_wrap=True)
     out.print("  ".join(_settings(run)), soft_wrap=True, markup=False)
     for name in ("tags", "notes"):
         if info.get(name):
@@ -144,13 +143,14 @@ def _print_profile(run: Run, out: Console) -> None:
     last = signal.shape[-1] - 1
     input_name = name_signal(0, names)
     ends = f"from {input_name} (left) to the output of {name_signal(last, names)} (right)"
-    _print_signal(signal[0], "first", ends, out)
-    _print_signal(signal[-1], "last", ends, out)
+    steps = run.profiles["step"]
+    for row in (0, -1):
+        _print_signal(signal[row], int(steps[row]), ends, out)
 
 
 def _print_signal(
     signal: np.ndarray,
-    which: str,
+    step: int,
     ends: str,
     out: Console,
 ) -> None:
@@ -158,13 +158,13 @@ def _print_signal(
 
     Args:
         signal: the gradient [N+1].
-        which: the first or the last measured step.
+        step: the step at which it was measured.
         ends: where the first and the last entry are, in words.
         out: where it is printed.
     """
     with np.errstate(divide="ignore"):
         logs = 2 * np.log10(signal)
-    title = f"log₁₀ ‖∂L/∂h‖² at the {which} step, {ends}"
+    title = f"log₁₀ ‖∂L/∂h‖² at step {step}, {ends}"
     _print_chart(title, logs.tolist(), out, min_span=1.0)
 
 
@@ -218,7 +218,8 @@ def _print_loss(run: Run, out: Console) -> None:
     num_bars = min(len(loss), LOSS_BARS)
     pieces = np.array_split(loss, num_bars)
     means = [float(np.mean(piece)) for piece in pieces]
-    _print_chart(f"train loss, step 0 to {len(loss) - 1}", means, out)
+    steps = run.metrics["step"]
+    _print_chart(f"train loss, step {int(steps[0])} to {int(steps[-1])}", means, out)
 
 
 def _read_column(

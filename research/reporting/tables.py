@@ -15,11 +15,12 @@ from rich.text import Text
 from research.diagnosis.findings import DEAD, EXPLODING, VANISHING, LayerRange
 from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
+from research.records.trackers.layers import evenly_spaced
 from research.reporting.varied_settings import (
-    DEFAULTS,
     differing_settings,
     has_no_settings,
     setting_order,
+    setting_value,
     short_name,
 )
 
@@ -279,9 +280,8 @@ def study_of(run: Run) -> str:
 
 
 def _setting(run: Run, path: str) -> str:
-    """A setting's value, or its default if the run does not have the setting; a dash for null."""
-    default = None if run.is_watched else DEFAULTS.get(path)
-    value = run.config.get(path, default)
+    """A setting's value; a dash for null, and where the run's options do not have it."""
+    value = run.config[path] if path in run.config else setting_value(run, path)
     return "–" if value is None else str(value)
 
 
@@ -299,7 +299,7 @@ def _result_cells(run: Run) -> list[Text]:
     initial = verdict.get("initial") or {}
     return [
         Text(run.status),
-        Text(str(info.get("steps") or 0)),
+        Text(str(run.num_steps)),
         Text(format_number(final.get("train_loss"))),
         Text(format_number(final.get("train_accuracy"))),
         Text(format_number(final.get("eval_accuracy"))),
@@ -385,7 +385,8 @@ def bar_chart(
     Args:
         values: one bar each; values that are not finite leave a gap.
         height: number of lines.
-        width: largest number of bars; from more values, every second, third … is drawn.
+        width: largest number of bars; of more values, the first, the last and evenly spaced ones
+            between them are drawn.
         min_span: the axis covers at least this range, up to the highest value.
         limits: the lower and the upper end of the axis, instead of the lowest and highest value.
 
@@ -393,8 +394,7 @@ def bar_chart(
         The lines from top to bottom, empty if no value is finite. The first names the upper end of
         the axis and the last one the lower end.
     """
-    stride = max(1, math.ceil(len(values) / width))
-    shown = list(values)[::stride]
+    shown = [values[entry] for entry in evenly_spaced(len(values), width).tolist()]
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return []

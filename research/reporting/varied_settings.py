@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from research.config.naming import NOT_IN_RUN_NAME, given_values
-from research.config.schema import Config, flatten, setting_paths
+from research.config.schema import Config, flatten, options_with, selector_of, setting_paths
 from research.config.validation import choices_of
 from research.records.runs import Run, natural_order
 
@@ -33,14 +33,31 @@ Order = tuple[int, float, list[Any]]  # a sort key
 
 
 def setting_value(run: Run, path: str) -> Any:
-    """A setting's value; the default, unless the run's settings are not Fathom's.
+    """A setting's value; None where the run's options do not have it.
 
     ``run`` is the name of a run of a loop that has no settings.
     """
     if path == RUN and has_no_settings(run):
         return f"{run.directory.absolute().parent.name}/{run.directory.name}"
-    default = None if run.is_watched else DEFAULTS.get(path)
-    return _freeze(run.config.get(path, default))
+    if path in run.config:
+        return _freeze(run.config[path])
+    return _freeze(_default_of_earlier_version(run, path))
+
+
+def _default_of_earlier_version(run: Run, path: str) -> Any:
+    """The default of a setting that was added after a run was recorded.
+
+    None where there is no such setting, where the run's settings are not Fathom's, and where the
+    option that the run has is none of those with the setting, as of ``optimizer.momentum`` Adam.
+    """
+    if run.is_watched:
+        return None
+    group = path.partition(".")[0]
+    option = run.config.get(f"{group}.{selector_of(group)}")
+    options = options_with(path)
+    if option is not None and options and option not in options:
+        return None
+    return DEFAULTS.get(path)
 
 
 def has_no_settings(run: Run) -> bool:

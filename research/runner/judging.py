@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from research.config.options import LossKind, ModelKind
+from research.config.options import FullyConnected, LossKind, Model, ModelKind
 from research.config.schema import Config, flatten
 from research.diagnosis.history import RowHistory
 from research.diagnosis.observed import Divergence, Observed, Theory, chance_loss
@@ -31,6 +31,14 @@ JUDGED_METRICS = (
 )
 SHARPNESS = "sharpness"
 LARGEST_SHARE_OF_TIME = 0.01  # that verdicts on running runs may take
+
+
+def layer_parameters(model: Model) -> int | None:
+    """The weights and biases of a layer of a fully connected network; None of other networks."""
+    if not isinstance(model, FullyConnected):
+        return None
+    inputs = model.width + (1 if model.bias else 0)
+    return model.branch_weights * inputs * model.width
 
 
 class RunJudge:
@@ -115,7 +123,7 @@ class RunJudge:
             format_=policy.narrowest,
             chance_loss=self._chance_loss,
             signal_elements=self._setup.program_config.batch_size * width if is_mlp else None,
-            layer_parameters=width * (width + 1) if is_mlp else None,
+            layer_parameters=layer_parameters(self._config.model),
             input_mean_square=self._mean_square,
         )
 

@@ -38,6 +38,7 @@ from research.runner.memory import check_memory, program_bytes, release_programs
 from research.runner.run_setup import RunSetup, make_run_setup, shares_families
 from research.runner.run_spec import group_key
 from research.theory.formats import FORMATS, gauges_from_counts, layerwise_underflow
+from research.theory.update_rules import momentum_edge, nesterov_edge
 from research.training.compiler_options import SHORT_COMPILE_OPTIONS, select_known
 from research.training.exponents import trim_counts
 from research.training.precision import POLICIES, precision_context
@@ -199,9 +200,11 @@ def _read(
     is_plain = optimizer.kind in PLAIN
     momentum = optimizer.momentum if isinstance(optimizer, Momentum) else 0.0
     curvature = float(start.sharpness)
+    is_nesterov = optimizer.kind is OptimizerKind.nesterov
     ceiling = None
     if is_plain and curvature > 0:
-        ceiling = 2 * (1 + momentum) / curvature
+        edge = nesterov_edge if is_nesterov else momentum_edge
+        ceiling = edge(1.0, momentum) / curvature
     return Measurement(
         steps=setup.steps,
         loss=float(row["train_loss"]),
@@ -217,6 +220,7 @@ def _read(
         learning_rate=float(optimizer.learning_rate),
         total_updates=_total_updates(optimizer, setup.steps),
         ceiling=ceiling,
+        is_nesterov=is_nesterov,
         sharpness=curvature,
         epsilon=optimizer.epsilon if isinstance(optimizer, AdaGrad) else None,
         lost=formats.lost,

@@ -14,10 +14,9 @@ from research.gauges.table import (
     UPDATE_NORM,
     WEIGHT_NORM,
 )
-from research.records.replayed import Event
+from research.records.replayed import LEAST_HISTORY, Event
 
 HISTORY = 50  # steps before a step that a value is compared with
-LEAST_HISTORY = 5
 LONGEST_GAP = 10  # steps between two events that belong together
 
 

@@ -114,3 +114,20 @@ def momentum_edge(learning_rate: float, momentum: float = 0.0) -> float:
         al., Gradient descent on neural networks typically occurs at the edge of stability, 2021.
     """
     return 2 * (1 + momentum) / learning_rate
+
+
+def nesterov_edge(learning_rate: float, momentum: float) -> float:
+    """The same of Nesterov's momentum: 2(1 + β)/((1 + 2β)γ).
+
+    On a quadratic function with eigenvalue λ, two steps are related by the roots z of z² −
+    (1 + β)(1 − γλ)z + β(1 − γλ), one of which is −1 at this λ.
+
+    Args:
+        learning_rate: γ.
+        momentum: β.
+
+    References:
+        Cohen et al., Gradient descent on neural networks typically occurs at the edge of stability,
+        2021, appendix B.
+    """
+    return momentum_edge(learning_rate, momentum) / (1 + 2 * momentum)

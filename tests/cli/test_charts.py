@@ -20,6 +20,19 @@ def test_a_chart_fits_the_terminal_and_labels_its_range(count):
     assert lines[-1][0] in "▁█"
 
 
+@pytest.mark.parametrize("count", [50, 81, 102, 161])
+def test_a_chart_ends_at_the_first_and_the_last_value(count):
+    values = [1.0] * count
+    values[0] = 2.0
+    values[-1] = 3.0
+    lines = bar_chart(values, width=34)
+    assert lines[0].endswith("  3")
+    bars = lines[4][:34]
+    assert bars[0] != " "
+    assert bars[-1] == "█"
+    assert bars[1:-1].strip() == ""
+
+
 def test_a_chart_has_a_gap_where_a_value_is_not_finite():
     lines = bar_chart([1.0, math.nan, 2.0, -math.inf, 3.0])
     for line in lines:

@@ -1,5 +1,6 @@
 """``fathom runs``: which runs the table has, and what it says of them."""
 
+import json
 import sys
 
 import pytest
@@ -38,6 +39,14 @@ def test_the_table_of_all_runs_is_readable_in_a_pipe(fathom, five_runs):
     assert "vanishing from layer 40" in vanishing
 
 
+def test_a_run_that_was_killed_has_the_steps_that_it_recorded(fathom, five_runs):
+    header, line = fathom("runs", "status=interrupted").out.splitlines()
+    assert line.split()[header.split().index("steps")] == "25"
+    assert fathom("show", "two/killed").out.startswith("outputs/two/killed  interrupted  25 steps")
+    (run,) = json.loads(fathom("runs", "status=interrupted", "--json").out)
+    assert run["numbers"]["steps"] == 25
+
+
 @pytest.mark.parametrize(
     ("filters", "num_matches"),
     [
@@ -68,7 +77,7 @@ def test_the_table_of_all_runs_is_readable_in_a_pipe(fathom, five_runs):
         (["depth>30"], 1),
         (["optimizer.learning_rate>1e29"], 1),
         (["status=interrupted,diverged"], 2),
-        (["steps>=25"], 4),
+        (["steps>=25"], 5),  # the killed one has recorded them, too
         (["eval_loss<1e9", "one/"], 3),
         (["skip.branch_scale=null"], 5),
         (["skip.branch_scale>0"], 0),
@@ -194,6 +203,19 @@ def test_a_setting_that_an_earlier_version_did_not_have_is_shown_with_its_defaul
     assert column(out, "bias") == ["False", "True"]
     assert column(out, "train.steps") == ["–", "25"]
     assert "None" not in out
+
+
+def test_a_setting_that_the_option_of_a_run_does_not_have_is_a_dash(fathom, make_run):
+    make_run("study/momentum", {"optimizer.kind": "momentum", "optimizer.momentum": 0.5})
+    adam = make_run("study/adam", {"optimizer.kind": "adam"})
+    config = adam / ".hydra" / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if "momentum:" not in line))
+    header, *lines = fathom("runs").out.splitlines()
+    names = header.split()
+    rows = {line.split()[names.index("optimizer")]: line.split() for line in lines}
+    assert rows["momentum"][names.index("momentum")] == "0.5"
+    assert rows["adam"][names.index("momentum")] == "–"
 
 
 def test_a_single_run_is_named(fathom, make_run):

@@ -14,17 +14,31 @@ from research.reporting.tables import bar_chart, format_number
 
 def test_show_prints_the_verdict_and_draws_profile_and_loss(fathom, five_runs):
     name = "outputs/one/model.depth=64,skip=none"
-    info = Run(five_runs / name).info
+    run = Run(five_runs / name)
+    info = run.info
+    first = run.profiles["step"][0]
+    last = run.profiles["step"][-1]
     said = fathom("show", "depth=64")
     assert said.code == 0
     assert "\x1b" not in said.out
     assert name in said.out
     assert info["verdict"]["sentence"] in said.out
     assert format_number(info["final"]["eval_accuracy"]) in said.out
-    for title in ("at the first step", "at the last step", "train loss, step 0 to 24"):
+    for title in (f"‖² at step {first},", f"‖² at step {last},", "train loss, step 0 to 24"):
         assert title in said.out
     lines_of_charts = [line for line in said.out.splitlines() if re.search("[▁▂▃▄▅▆▇█]", line)]
     assert len(lines_of_charts) == 3 * 8
+
+
+def test_show_says_the_steps_that_were_measured(five_runs, capsys):
+    run = Run(five_runs / "outputs/one/model.depth=64,skip=none")
+    run.profiles = {"step": np.array([0, 10]), "signal_grad": np.ones((2, 3))}
+    run.metrics = {"step": np.arange(5, 19), "train_loss": np.linspace(2, 1, 14)}
+    show_run(run)
+    said = capsys.readouterr().out
+    assert "log₁₀ ‖∂L/∂h‖² at step 0, " in said
+    assert "log₁₀ ‖∂L/∂h‖² at step 10, " in said
+    assert "train loss, step 5 to 18" in said
 
 
 def test_show_prints_the_last_value_of_diagnostics(five_runs, capsys):

@@ -174,3 +174,17 @@ def test_weights_that_are_too_small_are_named_beside_the_depth():
 def test_weights_of_a_critical_scale_are_not_blamed():
     verdict = judge_rows(VANISHING, settings=settings(init__gain=1.1))
     assert "instead of" not in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("constant", "at a learning rate of 5 have"),
+        ("warmup", "at a learning rate of up to 5 have"),
+    ],
+)
+def test_a_rate_that_changes_is_stated_as_a_bound(schedule, words):
+    rows = [*repeat(HEALTHY, 5), *repeat(SILENT, 45)]
+    changes = {"optimizer__schedule": schedule, "optimizer__learning_rate": 5.0}
+    verdict = judge_rows(*rows, settings=settings(model__depth=DEPTH, **changes))
+    assert words in verdict.findings[0].advice

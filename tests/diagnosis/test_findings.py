@@ -149,6 +149,43 @@ def test_each_detector_finds_its_kind_alone_and_says_it_in_sentences(kind, obser
     assert not finding.text.endswith("..")
 
 
+@pytest.mark.parametrize(
+    ("ratios", "number"),
+    [
+        ([0.2, 0.001, 0.3, 0.9], "half of the layers by 0.25 of their norm or more"),
+        ([3e-8, 1e-9, 2e-9, 1e-9], "no layer by more than 3e-08 of their norm"),
+        ([0.0, 0.0, 0.0, 0.0], "the last steps change the weights of no layer."),
+    ],
+)
+def test_the_sentence_about_updates_holds_of_the_layers_that_it_names(ratios, number):
+    (finding,) = find_all({"profiles": columns(9, update_ratio=np.tile(ratios, (9, 1)))})
+    assert number in finding.text
+
+
+def test_the_edge_of_stability_is_that_of_the_learning_rate_at_the_step():
+    falling = columns(101, learning_rate=np.linspace(0.1, 0.01, 101))
+    changes = {"optimizer__kind": "gd", "optimizer__learning_rate": 0.1}
+    (finding,) = find_all({"metrics": falling, "sharpness": {0: 3.0, 100: 190.0}}, **changes)
+    assert finding.evidence == pytest.approx({"sharpness": 190.0, "largest": 2 / 0.01})
+    assert not find_all({"metrics": falling, "sharpness": {100: 20.0}}, **changes)
+
+
+def test_a_layer_that_stands_still_has_the_evidence_of_the_last_steps():
+    ratios = np.tile([1.0, 1.0, 1.0, 1.0], (100, 1))
+    ratios[50:] = [1e-3, 0.0, 2e-3, 3e-3]
+    profiles = columns(100, update_ratio=ratios, grad_norm=np.ones((100, 4)))
+    (finding,) = find_all({"profiles": profiles})
+    assert finding.evidence == pytest.approx({"median": 1.5e-3, "largest": 3e-3})
+
+
+def test_a_share_of_elements_is_not_called_one_of_units():
+    shares = np.tile([0, 0.1, 0.9, 0.2], (9, 1))
+    (saturated,) = find_all({"profiles": columns(9, saturated=shares)}, activation__kind="tanh")
+    (dead,) = find_all({"profiles": columns(9, dead=shares)})
+    assert "90 % of the elements of layer 2 are on the flat part" in saturated.text
+    assert "90 % of the units of layer 2 are zero for every example" in dead.text
+
+
 @pytest.mark.parametrize(("kind", "observed", "changes"), WEIRD)
 def test_a_sentence_and_its_steps_agree(kind, observed, changes):
     (finding,) = find_all(observed, **changes)

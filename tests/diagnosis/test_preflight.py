@@ -122,7 +122,9 @@ def test_the_weightiest_reason_comes_first_and_is_said():
     weights = [reason.log_odds for reason in expected.reasons]
     assert weights == sorted(weights, reverse=True)
     assert expected.reasons[0].text in expected.sentence
-    assert "one update takes the loss from 2.4 to 1e+09" in expected.sentence
+    assert "one update takes the loss of another batch from 2.4 to 1e+09" in expected.sentence
+    other = predict_training(measurement(loss_after=1e9, other_loss=2.7))
+    assert "one update takes the loss of another batch from 2.7 to 1e+09" in other.sentence
 
 
 def test_a_trial_that_fits_its_batch_speaks_for_training():
@@ -162,7 +164,7 @@ def test_the_report_says_what_was_measured():
             measurement(
                 signal_grad=profile,
                 grad_rms=profile[1:],
-                epsilon=1e-5,
+                epsilon=2e-5,  # between the gradients of layers 2 and 3
                 theory=Theory(0.012, 0.001),
                 lost={"float16": np.asarray([0.25, 0.0]), "float32": np.zeros(2)},
             )
@@ -211,3 +213,10 @@ def test_json_has_stable_keys():
         "common_decrease",
         "trial",
     ]
+
+
+def test_the_formula_of_the_ceiling_is_that_of_the_momentum():
+    plain = str(predict_training(measurement()))
+    nesterov = str(predict_training(measurement(is_nesterov=True)))
+    assert "its ceiling 2(1 + β)/λ is 2" in plain
+    assert "its ceiling 2(1 + β)/((1 + 2β)λ) is 2" in nesterov

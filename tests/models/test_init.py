@@ -277,3 +277,33 @@ def kernels_by_layer(network, settings):
             for kernels in stage:
                 by_layer.append([np.asarray(kernel)[block] for kernel in kernels])
     return by_layer
+
+
+def parameters(**changes):
+    """The initial parameters of a small network, as nested dictionaries."""
+    arch = make_architecture(**changes)
+    network = Stack(arch, make_hparams(arch, runs=None), rngs=nnx.Rngs(0))
+    return nnx.to_pure_dict(nnx.state(network, nnx.Param))
+
+
+def test_what_no_scheme_draws_is_as_the_guide_says():
+    width = 256
+    gated = parameters(width=width, skip="highway", init="zeros")
+    gate = gated["stages"][0]["skip"]["gate"]["kernel"]
+    assert np.std(gate) == pytest.approx(0.1 / width**0.5, rel=0.05)
+    assert np.all(gated["embed"]["kernel"] == 0) and np.all(gated["head"]["kernel"] == 0)
+
+    reader = parameters(
+        kind="transformer", width=width, skip="identity", shape=(64,), vocabulary=99, init="zeros"
+    )
+    vectors = reader["embed"]["table"]["vectors"]
+    assert np.std(vectors) == pytest.approx(width**-0.5, rel=0.05)
+    assert np.std(reader["embed"]["positions"]) == pytest.approx(0.02, rel=0.05)
+
+
+def test_fixup_starts_with_zero_branches_and_a_zero_head():
+    params = parameters(skip="fixup", branch_weights=2, depth=2)
+    weights = params["stages"][0]["branch"]["weights"]
+    assert np.all(weights[1]["kernel"] == 0) and np.any(weights[0]["kernel"] != 0)
+    assert "bias" not in weights[0] and "bias" not in weights[1]
+    assert np.all(params["head"]["kernel"] == 0)

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from research.models.stack import Stack
+from research.runner.judging import layer_parameters
 
 from ..builders import make_architecture
 from .networks import make_numbers
@@ -252,3 +253,12 @@ def test_a_recurrent_language_model_has_the_parameters_of_the_formula(cell, bias
         outputs=11,
     )
     assert measured == token_vectors + of_layers_and_head
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("branch_weights", [1, 2])
+def test_the_verdict_knows_the_parameters_of_a_layer(bias, branch_weights):
+    changes = {"bias": bias, "branch_weights": branch_weights, "width": 6}
+    three = make_architecture(depth=3, **changes)
+    of_one_layer = count_parameters(depth=3, **changes) - count_parameters(depth=2, **changes)
+    assert layer_parameters(three.model) == of_one_layer

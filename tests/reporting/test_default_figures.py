@@ -497,3 +497,41 @@ def test_curves_show_a_number_that_was_inspected_over_steps_with_its_theory(outp
     heights = [np.asarray(edge.get_ydata()).tolist() for edge in edges]
     assert heights == [[20, 20], [10, 10]]
     assert "level lines: edge of stability" in drawing.notes
+
+
+def test_there_is_no_edge_of_stability_where_the_learning_rate_changes(outputs):
+    settings = {
+        "optimizer.learning_rate": 0.1,
+        "optimizer.kind": "gd",
+        "optimizer.schedule": "cosine",
+        "measure.inspect": ["sharpness"],
+    }
+    run = write_run(outputs / "a", settings)
+    write_table(run.directory, "inspections", {"step": [0, 10, 19], "sharpness": [1.0, 2.0, 3.0]})
+
+    drawing = draw(select_runs([]), kind="curves")
+
+    _, sharpness = drawing.figure.axes
+    assert not [line for line in sharpness.lines if line.get_linestyle() == "--"]
+    assert not any("edge of stability" in note for note in drawing.notes)
+
+
+def test_the_mean_of_factors_in_a_row_is_the_geometric_one(outputs):
+    for number in range(13):
+        settings = {"optimizer.learning_rate": 0.01 * (number + 1), "data.limit": number + 10}
+        words = [f"data.limit={number + 10}", f"extra{number}=1"]
+        for seed, factor in enumerate((0.1, 10.0)):
+            run = write_run(
+                outputs / f"{number} {seed}",
+                {**settings, "seed": seed, "train.steps": 1},
+                verdict={"initial": {"factor_per_layer": factor * (1 + number)}},
+                steps=1,
+            )
+            (run.directory / ".hydra" / "overrides.yaml").write_text(json.dumps(words))
+
+    drawing = draw(select_runs([]), kind="line")
+
+    (axes,) = drawing.figure.axes
+    means = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
+    np.testing.assert_allclose(np.ravel(means), np.arange(1, 14))
+    assert "dots: single runs; black: their geometric mean" in drawing.notes

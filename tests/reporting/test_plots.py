@@ -16,7 +16,7 @@ from research.reporting.plots.draw import KINDS, choose_kind, draw_runs
 from research.reporting.quantities import BY_NAME
 from research.reporting.selection import select_runs
 
-from .conftest import t_interval, write_run
+from .conftest import t_interval, write_run, write_table
 
 
 def draw(runs, **options):
@@ -343,6 +343,21 @@ def test_a_long_curve_is_averaged_in_windows(outputs):
     assert axes.get_ylabel() == "train loss (nats, mean of 10 steps)"
 
 
+def test_windows_of_a_metric_that_not_every_step_has_are_of_values(outputs):
+    run = write_run(outputs / "a", loss=np.ones(1200), steps=1200)
+    steps = np.arange(0, 1200, 10)
+    columns = {"step": steps, "sharpness": np.arange(120.0) + 1}
+    write_table(run.directory, "inspections", columns)
+
+    drawing = draw(select_runs([]), kind="curves", y="sharpness")
+
+    (axes,) = drawing.figure.axes
+    ((x, y),) = solid_lines(axes)
+    np.testing.assert_allclose(y, columns["sharpness"].reshape(60, 2).mean(axis=1))
+    np.testing.assert_allclose(x, steps.reshape(60, 2).mean(axis=1))
+    assert axes.get_ylabel() == "sharpness (mean of 2 values)"
+
+
 def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_layer(sweep):
     runs = select_runs(["depth=16", "skip=none"])
 
@@ -460,6 +475,22 @@ def test_a_heat_map_has_a_panel_for_each_setting(sweep):
     assert titles_of(panels) == ["skip none", "skip identity"]
     assert bar.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
     assert cells_of(panels[0]).shape == (5, 2)
+
+
+def test_a_heat_map_with_linear_colours_has_arithmetic_means(outputs):
+    for seed, share in enumerate((0.0, 0.4, 0.8)):
+        run = write_run(outputs / str(seed), {"seed": seed, "model.depth": 2})
+        values = np.full((3, 2), share)
+        values[:, 1] = 0.8
+        columns = {"step": np.arange(3), "saturated": values}
+        write_table(run.directory, "profiles", columns)
+
+    drawing = draw(select_runs([]), kind="heatmap", y="saturated")
+
+    (mesh,) = drawing.figure.axes[0].collections
+    np.testing.assert_allclose(np.asarray(mesh.get_array()), [[0.4] * 3, [0.8] * 3])
+    assert "mean over 3 seeds" in drawing.notes
+    assert "grey: no value" in drawing.notes
 
 
 def test_a_phase_diagram_has_the_means_and_the_curve_of_theory(outputs, monkeypatch):

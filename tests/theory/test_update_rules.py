@@ -12,6 +12,7 @@ from research.theory.update_rules import (
     equilibrium_ratio,
     first_hidden_layer,
     momentum_edge,
+    nesterov_edge,
     settling_steps,
 )
 
@@ -122,3 +123,21 @@ def test_beyond_the_edge_of_descent_a_quadratic_diverges(momentum):
     edge = momentum_edge(0.01, momentum)
     assert heavy_ball(0.99 * edge, 0.01, momentum) < 1
     assert heavy_ball(1.01 * edge, 0.01, momentum) > 10
+
+
+def nesterov_descent(curvature, rate, momentum, steps=2000):
+    """The same with Nesterov's momentum."""
+    x = 1.0
+    velocity = 0.0
+    for _ in range(steps):
+        gradient = curvature * x
+        velocity = momentum * velocity + gradient
+        x = x - rate * (gradient + momentum * velocity)
+    return abs(x)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_beyond_nesterovs_edge_a_quadratic_diverges(momentum):
+    edge = nesterov_edge(0.01, momentum)
+    assert nesterov_descent(0.99 * edge, 0.01, momentum) < 1
+    assert nesterov_descent(1.01 * edge, 0.01, momentum) > 10

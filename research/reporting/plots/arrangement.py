@@ -81,7 +81,7 @@ GAUGE_LABELS: Mapping[str, str] = {
     GRAD_NORM.name: "gradient of the parameters, ‖∂L/∂θ‖",
     ACTIVATION_RMS.name: "signal (root mean square)",
     ACTIVATION_MEAN.name: "mean of the signal",
-    SATURATED.name: "share of saturated units",
+    SATURATED.name: "share of saturated elements",
     DEAD.name: "share of dead units",
     WEIGHT_NORM.name: "norm of the parameters, ‖θ‖",
     UPDATE_NORM.name: "norm of the update, ‖Δθ‖",

@@ -20,7 +20,7 @@ STYLES = {
 
 
 def draw_comparison(comparison: Comparison) -> Drawing:
-    """Draws both sides into three panels: first step, last step, training loss.
+    """Draws both sides into three panels: first and last measured step, training loss.
 
     Raises:
         ValueError: the runs of a side differ in more than their seed, so they have no mean.
@@ -68,7 +68,8 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
             )
             profile.draw_profile(panel, mean, with_theory=False)
             has_seeds = has_seeds or len(mean.seeds) > 0
-            panel.set(title=f"{step} step", xlabel="layer")
+            title = profile.step_in_words(step, every_run, SIGNAL_GRAD.name)
+            panel.set(title=title, xlabel="layer")
             label_layers(panel.xaxis, every_run, SIGNAL_GRAD.name)
             if is_log:
                 panel.set_yscale("log")

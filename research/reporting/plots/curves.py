@@ -203,9 +203,16 @@ def _inspected_notes(panels: Sequence[_Panel]) -> list[str]:
         for diagnostic in DIAGNOSTICS:
             if diagnostic.name == panel.metric:
                 notes.append(f"{label_of(panel.metric)}: {meaning_of(diagnostic)}")
-    theories = [THEORIES[panel.metric].label for panel in panels if panel.metric in THEORIES]
+    theories = [THEORIES[panel.metric].label for panel in panels if _has_theory(panel)]
     notes += [f"level lines: {label}" for label in dict.fromkeys(theories)]
     return list(dict.fromkeys(notes))
+
+
+def _has_theory(panel: _Panel) -> bool:
+    """Whether theory predicts the metric of a panel for one of its groups."""
+    if panel.metric not in THEORIES:
+        return False
+    return bool(np.any(np.isfinite(predict_number(panel.groups, panel.metric))))
 
 
 def find_metric(name: str, runs: Sequence[Run]) -> str:
@@ -269,7 +276,7 @@ def average_curve(
     Args:
         group: the runs; those that did not end well are kept apart.
         metric: the name of the metric.
-        window: how many steps one point is the mean of.
+        window: how many values one point is the mean of.
         curve_style: how it will look.
         is_log: whether the mean is the geometric one; only where all values are positive.
     """
@@ -359,20 +366,26 @@ def metric_label(
     runs: Sequence[Run],
     window: int,
 ) -> str:
-    """The metric with its unit, and how many steps a point is the mean of.
+    """The metric with its unit, and of how many steps or values a point is the mean.
 
     Args:
         metric: the name of the metric.
         runs: the runs, which decide the unit of some metrics.
-        window: how many steps a point is the mean of.
+        window: how many values a point is the mean of.
     """
     label = label_of(metric)
     parts = []
     if metric in BY_NAME and BY_NAME[metric].unit_in(runs):
         parts.append(BY_NAME[metric].unit_in(runs))
     if window > 1:
-        parts.append(f"mean of {window} steps")
+        what = "steps" if _has_every_step(runs, metric) else "values"
+        parts.append(f"mean of {window} {what}")
     return f"{label} ({', '.join(parts)})" if parts else label
+
+
+def _has_every_step(runs: Sequence[Run], metric: str) -> bool:
+    """Whether the values of a metric are those of consecutive steps."""
+    return all(np.all(np.diff(read_curve(run, metric).steps) == 1) for run in runs)
 
 
 def _notes(

@@ -1,4 +1,4 @@
-"""A gauge over layers and steps as colours: geometric means over seeds."""
+"""A gauge over layers and steps as colours: means over seeds, of logarithmic colours geometric."""
 
 import math
 from collections.abc import Sequence
@@ -37,13 +37,11 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     layout = choose_layout(runs, facet=options.facet, has_x=False)
     paths = [*layout.facets, *layout.colors]
     groups = group_runs(runs, paths)
-    means = []
-    counts = []
-    for group in groups:
-        histories = _histories(group, gauge)
-        counts.append(len(histories))
-        means.append(_mean_history(histories))
-    norm = _make_norm([history.values for history in means], options)
+    histories = [_histories(group, gauge) for group in groups]
+    counts = [len(of_group) for of_group in histories]
+    is_log = _is_log(histories, options)
+    means = [_mean_history(of_group, is_log) for of_group in histories]
+    norm = _make_norm([history.values for history in means], is_log)
     figure, axes = arrangement.make_panels(len(groups))
     image = None
     for panel, group, history in zip(axes, groups, means, strict=True):
@@ -79,10 +77,22 @@ def _histories(group: Group, gauge: str) -> list[GaugeHistory]:
     return histories
 
 
-def _mean_history(histories: Sequence[GaugeHistory]) -> GaugeHistory:
+def _is_log(histories: Sequence[Sequence[GaugeHistory]], options: PlotOptions) -> bool:
+    """Whether colours are logarithmic: of numbers that span more than a decade, without zeros."""
+    asked = options.log_axis("y")
+    if asked is not None:
+        return asked
+    parts = [history.values.ravel() for of_group in histories for history in of_group]
+    numbers = np.concatenate(parts) if parts else np.zeros(0)
+    return arrangement.is_logarithmic(numbers[numbers != 0], PROFILE_RATIO)
+
+
+def _mean_history(histories: Sequence[GaugeHistory], is_log: bool) -> GaugeHistory:
     """The mean over runs at the steps that all of them measured.
 
-    It is the geometric mean where no value is negative.
+    Args:
+        histories: the gauge of each run.
+        is_log: whether it is the geometric mean, of what is not 0.
     """
     if not histories:
         return GaugeHistory(np.zeros(0), np.zeros((0, 0)))
@@ -97,7 +107,7 @@ def _mean_history(histories: Sequence[GaugeHistory]) -> GaugeHistory:
         stacked.append(history.values[rows])
     values = np.stack(stacked)
     flat = values.reshape(len(values), -1)
-    if np.nanmin(flat) >= 0:
+    if is_log:
         positive = np.where(flat > 0, flat, np.nan)
         mean = np.exp(column_means(np.log(positive)))
     else:
@@ -105,14 +115,12 @@ def _mean_history(histories: Sequence[GaugeHistory]) -> GaugeHistory:
     return GaugeHistory(steps, mean.reshape(values.shape[1:]))
 
 
-def _make_norm(values: Sequence[np.ndarray], options: PlotOptions) -> Normalize:
-    """The same colours in all panels, logarithmic for numbers that span more than a decade."""
+def _make_norm(values: Sequence[np.ndarray], is_log: bool) -> Normalize:
+    """The same colours in all panels."""
     numbers = np.concatenate([array.ravel() for array in values])
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers):
         return Normalize(0, 1)
-    asked = options.log_axis("y")
-    is_log = arrangement.is_logarithmic(numbers, PROFILE_RATIO) if asked is None else asked
     positive = numbers[numbers > 0]
     if is_log and len(positive):
         high = positive.max()
@@ -164,5 +172,5 @@ def _notes(
     num_left_out = num_runs - sum(counts)
     if num_left_out:
         notes.append(f"not averaged: {num_left_out} runs that did not end well or measured nothing")
-    notes.append("grey: exactly 0 or no value")
+    notes.append("grey: exactly 0 or no value" if is_log else "grey: no value")
     return notes

@@ -21,7 +21,7 @@ from research.reporting.aggregation import (
     summarize,
 )
 from research.reporting.figures import CurveStyle, set_log_scale
-from research.reporting.gauge_histories import GaugeHistory, find_gauge, read_gauge
+from research.reporting.gauge_histories import GaugeHistory, find_gauge, name_end, read_gauge
 from research.reporting.layout import choose_layout
 from research.reporting.panels import plot_profile, theory_handle
 from research.reporting.plots import arrangement
@@ -322,27 +322,23 @@ def _titles(
 ) -> list[str]:
     titles = []
     for step in steps:
-        words = _step_in_words(step, runs, gauge)
+        words = step_in_words(step, runs, gauge)
         for facet in facets:
             titles.append(f"{facet}, {words}" if facet else words)
     return titles
 
 
-def _step_in_words(
+def step_in_words(
     step: str,
     runs: Sequence[Run],
     gauge: str,
 ) -> str:
-    """``step 299``; ``last step`` where the runs end at different steps."""
+    """``step 299``; ``last measured step`` where the runs end at different steps."""
     if step not in (FIRST, LAST):
         return f"step {step}"
-    position = 0 if step == FIRST else -1
-    found = set()
-    for run in runs:
-        steps = read_gauge(run, gauge).steps
-        if len(steps) and (step == FIRST or run.status == "done"):
-            found.add(int(steps[position]))
-    return f"step {found.pop()}" if len(found) == 1 else f"{step} step"
+    is_first = step == FIRST
+    counted = [run for run in runs if is_first or run.status == "done"]
+    return name_end(counted, gauge, is_first=is_first).removeprefix("the ")
 
 
 def _notes(

@@ -31,16 +31,22 @@ class _Row:
         name: the title of the arm, and how many runs it has.
         values: the number of each run that has it [M].
         num_without: how many runs do not have it.
+        is_geometric: whether the mean is the geometric one, as of factors.
     """
 
     name: str
     values: np.ndarray
     num_without: int
+    is_geometric: bool = False
 
     @property
     def mean(self) -> float:
         """The mean of the values; −∞ without any, which puts the row at the bottom."""
-        return float(np.mean(self.values)) if len(self.values) else -np.inf
+        if not len(self.values):
+            return -np.inf
+        if self.is_geometric:
+            return float(np.exp(np.mean(np.log(self.values))))
+        return float(np.mean(self.values))
 
 
 def draw_rows(arms: Sequence[Sequence[Run]]) -> Drawing:
@@ -66,10 +72,11 @@ def draw_rows(arms: Sequence[Sequence[Run]]) -> Drawing:
     axes.set_yticks(range(len(rows)), names, fontsize=5.5)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel(quantity.heading(every_run))
+    mean = "geometric mean" if quantity.is_factor else "mean"
     notes = arrangement.begin_notes(every_run)
     notes += [
         "a row for each arm of the sweep with the number of its runs",
-        "dots: single runs; black: their mean",
+        f"dots: single runs; black: their {mean}",
     ]
     num_crosses = sum(row.num_without for row in rows)
     if num_crosses:
@@ -87,6 +94,7 @@ def _make_rows(arms: Sequence[Sequence[Run]], quantity: Quantity) -> list[_Row]:
             name=f"{title or 'others'} ({len(arm)})",
             values=values,
             num_without=len(arm) - len(values),
+            is_geometric=quantity.is_factor and bool(np.all(values > 0)),
         )
         rows.append(row)
     return sorted(rows, key=lambda row: row.mean)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from research.config.options import Schedule
 from research.records.runs import Run
 from research.reporting.aggregation import (
     Averaged,
@@ -56,9 +57,16 @@ class Theory:
     predict: Callable[[Run], float | None]
 
 
+def _constant_rate(run: Run) -> float | None:
+    """The learning rate of all steps; None where it changes, so that there is no single edge."""
+    if setting_value(run, "optimizer.schedule") not in (None, Schedule.constant.name):
+        return None
+    return setting_value(run, "optimizer.learning_rate")
+
+
 def _edge_of_descent(run: Run) -> float | None:
     kind = setting_value(run, "optimizer.kind")
-    rate = setting_value(run, "optimizer.learning_rate")
+    rate = _constant_rate(run)
     momentum = setting_value(run, "optimizer.momentum") if kind == "momentum" else 0.0
     if kind not in ("gd", "sgd", "momentum") or not rate:
         return None
@@ -67,7 +75,7 @@ def _edge_of_descent(run: Run) -> float | None:
 
 def _edge_of_adam(run: Run) -> float | None:
     kind = setting_value(run, "optimizer.kind")
-    rate = setting_value(run, "optimizer.learning_rate")
+    rate = _constant_rate(run)
     if kind not in ("adam", "adamw") or not rate:
         return None
     return adam_edge(rate, setting_value(run, "optimizer.beta1"))
