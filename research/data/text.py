@@ -201,9 +201,12 @@ def _report_unknown_tokens(
         return
     unknown = int(vocabulary.padded)
     num_unknown = np.count_nonzero(rows == unknown)
-    if num_unknown:
-        notify(
-            f"data={name}: {num_unknown} of the {rows.size} training tokens stand for "
-            f"{vocabulary.unit} that occur fewer than {MIN_OCCURRENCES[vocabulary.unit]} times, "
-            "as one unknown symbol"
-        )
+    if not num_unknown:
+        return
+    rarity = f"occur fewer than {MIN_OCCURRENCES[vocabulary.unit]} times"
+    if len(vocabulary.symbols) == MAX_SYMBOLS:
+        rarity = f"are not among the {MAX_SYMBOLS - 1} most frequent ones"
+    notify(
+        f"data={name}: {num_unknown} of the {rows.size} training tokens stand for "
+        f"{vocabulary.unit} that {rarity}, as one unknown symbol"
+    )

@@ -274,7 +274,7 @@ def test_a_split_that_an_image_dataset_lacks_is_refused_by_name(prepared, settin
 def test_a_batch_is_no_larger_than_the_split(prepared):
     changes = {"data": "mnist", "data.split": "test", "train.batch_size": 21}
     config = builders.make_config(changes)
-    message = "train.batch_size must be ≤ 20, the examples of mnist, got 21"
+    message = "train.batch_size must be ≤ 20, the training examples of mnist, got 21"
     with pytest.raises(ValueError, match=message):
         check_data(config)
 
