@@ -201,7 +201,8 @@ class Dataset:
     ) -> list[int] | None:
         if self.language or self.is_regression:
             return None
-        labels = y if source is None else source.labels
+        is_whole = source is None or len(source) == len(y)
+        labels = y if is_whole else source.labels
         if labels is None:
             return None
         return np.bincount(labels, minlength=self.classes).tolist()
