@@ -201,8 +201,9 @@ class Dataset:
     ) -> list[int] | None:
         if self.language or self.is_regression:
             return None
-        is_whole = source is None or len(source) == len(y)
-        labels = y if is_whole else source.labels
+        labels = y
+        if source is not None and len(source) > len(y):  # then y is that of a sample
+            labels = source.labels
         if labels is None:
             return None
         return np.bincount(labels, minlength=self.classes).tolist()

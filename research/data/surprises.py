@@ -3,7 +3,7 @@
 import numpy as np
 
 from research.data.dataset import Dataset
-from research.data.notices import join_first, notify
+from research.data.notices import join_first, notify_once
 from research.data.standardize import find_faint_features, sample_rows
 
 LEAST_NUMBERS_TO_COMPARE = 32
@@ -58,12 +58,12 @@ def report_shared_examples(dataset: Dataset, num_shared: int | None = None) -> N
     if not num_shared:
         return
     if is_whole:
-        notify(
+        notify_once(
             f"{place} {num_shared} of the {num_evaluated} evaluation examples are those of "
             "training examples, too"
         )
     else:
-        notify(
+        notify_once(
             f"{place} {num_shared} of {len(dataset.eval_x)} evaluation examples are those of "
             f"training examples, too, in a sample of {len(dataset.x)} of the {dataset.examples} "
             "training examples"
@@ -112,7 +112,7 @@ def _report_missing(
         return
     verb = "has" if len(names) == 1 else "have"
     examples = f"the only {noun}" if num_examples == 1 else f"the {num_examples} {noun}s"
-    notify(
+    notify_once(
         f"data={dataset.name}: {len(names)} of {dataset.classes} classes {verb} no example "
         f"among {examples}: {join_first(names)}"
     )
@@ -124,7 +124,7 @@ def _report_target_scale(dataset: Dataset) -> None:
     deviations = dataset.y.std(axis=0, dtype=np.float64)
     is_large = max(mean, deviations.max()) > LARGEST_USUAL_TARGET
     if is_large or 0 < deviations.max() < LEAST_USUAL_DEVIATION:
-        notify(
+        notify_once(
             f"data={dataset.name}: targets are not standardized, and theirs have a mean of up to "
             f"{mean:.3g} and a standard deviation of up to {deviations.max():.3g}, where the "
             "first outputs of a network are about 1"
@@ -143,7 +143,7 @@ def _report_input_scale(dataset: Dataset) -> None:
     most = deviation * MAX_RATIO_OF_DEVIATIONS
     if least <= evaluation.std() <= most and distance <= most:
         return
-    notify(
+    notify_once(
         f"data={dataset.name}: the evaluation inputs have mean {evaluation.mean():.3g} and "
         f"standard deviation {evaluation.std():.3g} where those of the training inputs are "
         f"{train.mean():.3g} and {deviation:.3g}: are both in the same units?"
@@ -158,7 +158,7 @@ def _report_faint_features(dataset: Dataset, *, is_per_feature: bool) -> None:
     hint = "a few examples are far from the others"
     if not is_per_feature:
         hint = "data.scaling=per_feature gives each feature a standard deviation of 1"
-    notify(
+    notify_once(
         f"data={dataset.name}: {len(faint)} of {dataset.x.shape[1]} features, such as feature "
         f"{faint[0]}, vary by less than a thousandth of the standard deviation of the inputs: "
         f"{hint}"
@@ -176,7 +176,7 @@ def _report_unscaled_features(dataset: Dataset) -> None:
     examples = "all training examples"
     if len(dataset.x) < dataset.examples:
         examples = f"a sample of {len(dataset.x)} of the {dataset.examples} training examples"
-    notify(
+    notify_once(
         f"data={dataset.name}: {len(features)} of {dataset.x.shape[1]} features, such as feature "
         f"{features[0]}, have one value in {examples} and others in evaluation examples: "
         "they are not scaled"

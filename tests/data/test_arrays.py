@@ -401,6 +401,17 @@ def test_a_class_without_an_evaluation_example_is_said_in_one_line(file, capsys)
     assert of_evaluation.endswith("classes have no example among the 100 evaluation examples: 3, 4")
 
 
+def test_a_line_that_two_runs_of_a_process_share_is_said_once(file, capsys):
+    np.savez(file, x=X, y=Y, x_test=WIDE, y_test=TWO_CLASSES, names=Y)
+    load(settings(file, limit=20))
+    first = capsys.readouterr().err.splitlines()
+    load(settings(file, limit=30))
+    second = capsys.readouterr().err.splitlines()
+    assert any("among the 100 evaluation examples: 2, 3" in line for line in first)
+    assert any("arrays left out: names" in line for line in first)
+    assert not set(first) & set(second)
+
+
 def test_the_verb_fits_a_single_class_without_an_example(file, capsys):
     np.savez(file, x=X, y=Y + 1)
     load(settings(file))
