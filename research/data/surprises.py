@@ -133,7 +133,7 @@ def _report_target_scale(dataset: Dataset) -> None:
 
 def _report_input_scale(dataset: Dataset) -> None:
     """Say that evaluation inputs are in other units than training inputs, as it seems."""
-    if dataset.eval_x.size < LEAST_NUMBERS_TO_COMPARE:
+    if min(dataset.x.size, dataset.eval_x.size) < LEAST_NUMBERS_TO_COMPARE:
         return
     train = dataset.standardization.apply(sample_rows(dataset.x))
     evaluation = dataset.standardization.apply(sample_rows(dataset.eval_x))

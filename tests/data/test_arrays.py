@@ -291,6 +291,16 @@ def test_classes_as_real_numbers_are_told_from_targets_of_a_regression(file):
         check(file)
 
 
+def test_whole_numbers_beyond_32_bits_next_to_bytes_are_standardized_before_they_are_cast(file):
+    small = np.arange(600).reshape(100, 6).astype(np.uint8)
+    large = np.full((100, 6), 2**33)
+    np.savez(file, x=small, y=Y, x_test=large, y_test=Y)
+    eval_x = load(settings(file)).arrays()["eval_x"]
+    expected = (2.0**33 - small.mean()) / small.std()
+    assert eval_x.dtype == np.float32
+    np.testing.assert_allclose(eval_x, np.full((100, 6), expected), rtol=1e-6)
+
+
 def test_a_file_that_has_changed_is_read_again(file):
     np.savez(file, x=X, y=Y)
     before = load(settings(file))
