@@ -43,6 +43,7 @@ import wandb
 
 jax.config.update("jax_num_cpu_devices", 2)  # so that batches are split on every machine
 
+from research.data.notices import notify_once
 from research.records.runs import Run
 from research.training.compiler_options import FAST_COMPILE_OPTIONS
 
@@ -54,6 +55,12 @@ def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_legacy_prng_key", "error")
     yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_before():
+    """A line that a process prints once is printed in every test that expects it."""
+    notify_once.cache_clear()
 
 
 @pytest.fixture

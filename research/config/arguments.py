@@ -13,7 +13,16 @@ def describe_argument(value: Any) -> str:
     >>> describe_argument(3)
     '3 (int)'
     """
-    return f"{reprlib.repr(value)} ({type(value).__name__})"
+    return f"{short_repr(value)} ({type(value).__name__})"
+
+
+def short_repr(value: Any) -> str:
+    """A value as Python writes it, on one line; a long one without its middle.
+
+    >>> short_repr([[0.5, 1], [2, 3]])
+    '[[0.5, 1], [2, 3]]'
+    """
+    return " ".join(reprlib.repr(value).split())
 
 
 def check_texts(
@@ -86,7 +95,9 @@ def check_whole(
     """
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise ValueError(
+            f"{name} must be a whole number of at least {least}, got {short_repr(value)}"
+        )
 
 
 def check_positive(
@@ -106,4 +117,6 @@ def check_positive(
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be a positive number, such as {example}, got {value!r}")
+        raise ValueError(
+            f"{name} must be a positive number, such as {example}, got {short_repr(value)}"
+        )

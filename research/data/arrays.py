@@ -6,6 +6,7 @@ import lzma
 import re
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from research.data.dataset import (
     Dataset,
     DatasetInfo,
     LabeledArrays,
+    Shape,
     make_standardized_dataset,
     select_splits,
 )
-from research.data.notices import join_first, notify
+from research.data.notices import join_first, notify_once
 from research.data.splits import choose_test_positions
 from research.data.standardize import (
     NOT_STANDARDIZED,
@@ -48,7 +50,7 @@ NOT_AN_ARCHIVE = (
 )
 # Words in the names of arrays that are not called x and y.
 TEST_WORDS = r"test|val|eval|dev"
-TARGET_WORDS = r"^y|label|target|class"
+TARGET_WORDS = r"^y|label|target|class|output|arr_1"
 INPUT_WORDS = r"^x|data|image|input|feature|arr_0"
 ROW_DIMENSIONS = 2  # of arrays whose examples are rows of numbers
 CHANNELS = (1, 3, 4)  # of images, as far as their number tells them from heights and widths
@@ -59,6 +61,19 @@ MIN_DEVIATION = 1e-300  # whose inverse is finite in float64
 MAX_MAGNITUDE = 1e18  # of targets and standardized inputs: the square is finite in float32
 
 
+@dataclass(frozen=True)
+class ArrayFile:
+    """What a file holds.
+
+    Attributes:
+        splits: The examples of each split.
+        remarks: Lines about what a user may not expect.
+    """
+
+    splits: dict[str, LabeledArrays]
+    remarks: tuple[str, ...]
+
+
 def describe(data: ArrayData) -> DatasetInfo:
     """What the file holds.
 
@@ -67,7 +82,7 @@ def describe(data: ArrayData) -> DatasetInfo:
     """
     file = _find_file(data)
     modified_ns = file.stat().st_mtime_ns
-    splits = _read_splits(file, modified_ns)
+    splits = _read_file(file, modified_ns).splits
     train = splits["train"]
     return DatasetInfo(
         splits={name: len(examples) for name, examples in splits.items()},
@@ -85,13 +100,16 @@ def load_arrays(data: ArrayData) -> Dataset:
     """
     info = describe(data)
     file = _find_file(data)
-    splits = _read_splits(file, file.stat().st_mtime_ns)
+    content = _read_file(file, file.stat().st_mtime_ns)
+    splits = content.splits
     classes = _count_classes(splits)
 
     def read(split: str) -> LabeledArrays:
         return _flatten(splits[split])
 
     selected = select_splits(data, info.splits, read, classes, shuffle=True)
+    for line in content.remarks:
+        notify_once(line)
     digest = hashlib.sha256(selected.train.x.tobytes())
     return make_standardized_dataset(
         selected,
@@ -130,8 +148,8 @@ def _find_file(data: ArrayData) -> Path:
 
 
 @functools.lru_cache(maxsize=2)
-def _read_splits(file: Path, modified_ns: int) -> dict[str, LabeledArrays]:
-    """The splits of a file. ``modified_ns`` is part of the cache key, so a new version is read."""
+def _read_file(file: Path, modified_ns: int) -> ArrayFile:
+    """What a file holds. ``modified_ns`` is part of the cache key, so a new version is read."""
     arrays, other_names = _read_arrays(file)
     _check_examples(file, arrays["x"], arrays["y"])
     has_test = "x_test" in arrays
@@ -148,37 +166,39 @@ def _read_splits(file: Path, modified_ns: int) -> dict[str, LabeledArrays]:
     parts = []
     for x, y in zip(x_parts, y_parts, strict=True):
         parts.append(LabeledArrays(x, _convert_targets(y)))
-    _report_surprises(file, parts[0].x, other_names)
     if has_test:
         train, test = parts
-        return {"train": train, "test": test}
-    [whole] = parts
-    train_positions, test_positions = choose_test_positions(len(whole))
-    return {
-        "train": whole.subset(train_positions),
-        "test": whole.subset(test_positions),
-    }
+    else:
+        [whole] = parts
+        train_positions, test_positions = choose_test_positions(len(whole))
+        train = whole.subset(train_positions)
+        test = whole.subset(test_positions)
+    remarks = [
+        *_describe_unused(file, other_names),
+        *_describe_channels(file, train.x.shape[1:]),
+    ]
+    return ArrayFile({"train": train, "test": test}, tuple(remarks))
 
 
-def _report_surprises(
-    file: Path,
-    x: np.ndarray,
-    other_names: list[str],
-) -> None:
-    """Say which arrays are left out, and whether images seem to have their channels first."""
-    if other_names:
-        notify(
-            f"{file}: arrays left out: {join_first(other_names)} "
-            f"(those that are read are called {', '.join(ARRAY_NAMES)})"
-        )
-    shape = x.shape[1:]
+def _describe_unused(file: Path, names: list[str]) -> list[str]:
+    """A line with the names of arrays that are left out, if there are any."""
+    if not names:
+        return []
+    return [
+        f"{file}: arrays left out: {join_first(names)} "
+        f"(those that are read are called {', '.join(ARRAY_NAMES)})"
+    ]
+
+
+def _describe_channels(file: Path, shape: Shape) -> list[str]:
+    """A line if images of this shape seem to have their channels first."""
     if len(shape) != 3 or shape[0] not in CHANNELS or shape[-1] in CHANNELS:
-        return
+        return []
     channels, height, width = shape
-    notify(
+    return [
         f"{file}: x is read as images of {channels}×{height} pixels with {width} channels; if "
         f"they are {height}×{width} pixels, numpy.moveaxis(x, 1, -1) puts the channels last"
-    )
+    ]
 
 
 def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -225,17 +245,32 @@ def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 def _suggest_names(names: list[str]) -> str:
     """How to save arrays of other names, of which those of inputs and targets are guessed."""
+    of_training = []
+    of_tests = []
+    for name in filter(str.isidentifier, names):
+        is_test = re.search(TEST_WORDS, name.lower())
+        kind = of_tests if is_test else of_training
+        kind.append(name)
+    of_tests.sort(key=lambda name: "test" not in name.lower())  # not a validation split next to it
+    inputs, targets = _guess_inputs_and_targets(of_training)
+    arguments = f"x={inputs or '…'}, y={targets or '…'}"
+    inputs, targets = _guess_inputs_and_targets(of_tests)
+    if inputs and targets:
+        arguments += f", x_test={inputs}, y_test={targets}"
+    return f"numpy.savez(file, {arguments}) makes such a file"
+
+
+def _guess_inputs_and_targets(names: list[str]) -> tuple[str, str]:
+    """The first name that is one of inputs, and the first of targets; empty if there is none."""
     inputs = ""
     targets = ""
     for name in names:
         word = name.lower()
-        if re.search(TEST_WORDS, word) or not name.isidentifier():
-            continue
         if not targets and re.search(TARGET_WORDS, word):
             targets = name
         elif not inputs and re.search(INPUT_WORDS, word):
             inputs = name
-    return f"numpy.savez(file, x={inputs or '…'}, y={targets or '…'}) makes such a file"
+    return inputs, targets
 
 
 def _check_examples(
@@ -430,7 +465,7 @@ def _check_standardized(
             those of the training split.
     """
     splits = {}
-    for name, examples in _read_splits(file, modified_ns).items():
+    for name, examples in _read_file(file, modified_ns).splits.items():
         splits[name] = _flatten(examples)
     rows = splits["train"].x
     is_jointly = scaling is Scaling.jointly

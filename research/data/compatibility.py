@@ -170,7 +170,7 @@ def _count_training_examples(config: Config, info: DatasetInfo) -> int:
     limit = data.limit or size
     if limit > size:
         raise ValueError(
-            f"data.limit must be ≤ {size}, the examples of {data.name.name}, got {limit}"
+            f"data.limit must be ≤ {size}, the training examples of {data.name.name}, got {limit}"
         )
     return limit
 
@@ -180,7 +180,8 @@ def _check_batch_size(config: Config, num_examples: int) -> None:
     name = config.data.name.name
     if config.optimizer.kind is not OptimizerKind.gd and batch > num_examples:
         raise ValueError(
-            f"train.batch_size must be ≤ {num_examples}, the examples of {name}, got {batch}"
+            f"train.batch_size must be ≤ {num_examples}, the training examples of {name}, "
+            f"got {batch}"
         )
 
 

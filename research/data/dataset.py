@@ -148,6 +148,13 @@ class Dataset:
         return len(self.x)
 
     @property
+    def eval_examples(self) -> int:
+        """Number of evaluation examples."""
+        if self.eval_source is not None:
+            return len(self.eval_source)
+        return len(self.eval_x)
+
+    @property
     def language(self) -> bool:
         """Whether every position has a target, the next token."""
         return self.vocabulary > 0 and self.y.ndim == 2
@@ -180,9 +187,23 @@ class Dataset:
     @property
     def class_counts(self) -> list[int] | None:
         """Training examples of each class; None without classes or if they are not known."""
+        return self._count_classes(self.y, self.train_source)
+
+    @property
+    def eval_class_counts(self) -> list[int] | None:
+        """Evaluation examples of each class, like ``class_counts``."""
+        return self._count_classes(self.eval_y, self.eval_source)
+
+    def _count_classes(
+        self,
+        y: np.ndarray,
+        source: ExampleSource | None,
+    ) -> list[int] | None:
         if self.language or self.is_regression:
             return None
-        labels = self.y if self.train_source is None else self.train_source.labels
+        labels = y
+        if source is not None and len(source) > len(y):  # then y is that of a sample
+            labels = source.labels
         if labels is None:
             return None
         return np.bincount(labels, minlength=self.classes).tolist()
@@ -215,7 +236,8 @@ class Dataset:
             ``eval_y``.
         """
         is_streamed = self.train_source is not None
-        is_stored_small = bool(self.vocabulary) or self.x.dtype == np.uint8
+        is_bytes = self.x.dtype == np.uint8 and self.eval_x.dtype == np.uint8
+        is_stored_small = bool(self.vocabulary) or is_bytes
         is_passed_as_stored = is_streamed or is_stored_small
         standardization = self.standardization if is_passed_as_stored else NOT_STANDARDIZED
         arrays = {

@@ -30,7 +30,7 @@ from research.data.image_files import (
     last_change,
 )
 from research.data.images import center_crop_and_resize
-from research.data.notices import join_first, notify, on_one_line
+from research.data.notices import join_first, notify_once, on_one_line
 from research.data.splits import choose_test_positions
 from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 
@@ -63,15 +63,21 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The files of each split, the names of the classes, and what all images are read as.
+    """What a folder holds.
 
-    Height and width are those of the first image.
+    Attributes:
+        splits: The files of each split.
+        class_names: Names of the classes by number.
+        shape: Height and width of the first image, and channels of all.
+        pixel_format: What all images are read as.
+        remarks: Lines about what a user may not expect.
     """
 
     splits: dict[str, list[ImageFile]]
     class_names: list[str]
     shape: ImageShape
     pixel_format: PixelFormat
+    remarks: tuple[str, ...]
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -120,8 +126,6 @@ class ImageFileSource:
 def describe(data: FolderData) -> DatasetInfo:
     """What the folder holds. Images are opened until one has color.
 
-    A line on standard error says which files are left out.
-
     Raises:
         ValueError: There is no such folder, it has no classes, or a class has no images.
     """
@@ -135,7 +139,10 @@ def describe(data: FolderData) -> DatasetInfo:
 
 
 def load_folder(data: FolderData) -> Dataset:
-    """The images, in memory or streamed. Classes are numbered in alphabetical order."""
+    """The images, in memory or streamed. Classes are numbered in alphabetical order.
+
+    Lines on standard error say which files are left out, and what of the images.
+    """
     ignore_pillow_warnings()
     folder = _find_images(data)
     shape = _image_shape(folder, data)
@@ -161,10 +168,10 @@ def load_folder(data: FolderData) -> Dataset:
             shuffle=True,
             class_names=folder.class_names,
         )
-        reader.report_losses(Path(data.path or ""))
+        _report_remarks(folder, reader, data)
         return streamed
     selected = select_splits(data, folder.split_sizes, read, classes, shuffle=True)
-    reader.report_losses(Path(data.path or ""))
+    _report_remarks(folder, reader, data)
     return make_standardized_dataset(
         selected,
         name="folder",
@@ -174,6 +181,17 @@ def load_folder(data: FolderData) -> Dataset:
         classes=classes,
         class_names=folder.class_names,
     )
+
+
+def _report_remarks(
+    folder: ImageFolder,
+    reader: ImageReader,
+    data: FolderData,
+) -> None:
+    """Say what of the folder and of the images that were read is left out."""
+    for line in folder.remarks:
+        notify_once(line)
+    reader.report_losses(Path(data.path or ""))
 
 
 def _read_images(records: ImageFileSource, shape: ImageShape) -> LabeledArrays:
@@ -220,7 +238,24 @@ def _find_images(data: FolderData) -> ImageFolder:
             f"data.path must be a folder with a sub-folder for each class, "
             f"got {folder}, which is not a folder"
         )
-    return _list_images(folder, folder.absolute(), last_change(folder))
+    images = _list_images(folder, folder.absolute(), last_change(folder))
+    _check_split_holds_images(images, "data.split", data.split)
+    _check_split_holds_images(images, "data.eval_split", data.eval_split)
+    return images
+
+
+def _check_split_holds_images(
+    folder: ImageFolder,
+    path: str,
+    split: str,
+) -> None:
+    """Raises ValueError for the folder of a split that holds images, if any, outside of classes."""
+    name, _, _ = split.partition("[")
+    if folder.splits.get(name) == []:
+        raise ValueError(
+            f"{path} must hold examples: {name} has no image in a folder of a class, got {split}; "
+            "train[90%:] is a part of train"
+        )
 
 
 @functools.lru_cache(maxsize=2)
@@ -242,8 +277,6 @@ def _list_images(
             files = _list_files(subfolder, class_names, found)
             if split == "train":
                 _check_classes(subfolder, class_names, files)
-            else:
-                _report_missing_classes(str(subfolder), class_names, files)
             splits[split] = files
     else:
         class_names = [subfolder.name for subfolder in _list_subfolders(folder)]
@@ -254,18 +287,18 @@ def _list_images(
             "train": [files[n] for n in train_positions],
             "test": [files[n] for n in test_positions],
         }
-        _report_missing_classes(
-            f"the tenth of {folder} that is held out", class_names, splits["test"]
-        )
     used_paths = []
     for files in splits.values():
         used_paths += [file.path for file in files]
-    _report_unused(folder, found, used_paths)
-    _report_nested(folder, used_paths, levels=3 if split_folders else 2)
+    remarks = [
+        *_describe_classes_like_splits(folder, [] if split_folders else class_names),
+        *_describe_unused(folder, found, used_paths),
+        *_describe_nested(folder, used_paths, levels=3 if split_folders else 2),
+    ]
     first_path = splits["train"][0].path
     pixel_format = find_pixel_format([first_path, *used_paths])
     shape = ImageReader(pixel_format).read(first_path).shape
-    return ImageFolder(splits, class_names, shape, pixel_format)
+    return ImageFolder(splits, class_names, shape, pixel_format, tuple(remarks))
 
 
 def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
@@ -293,11 +326,6 @@ def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
                 f"{_join_names(with_classes)} next to {_join_names(others)}: "
                 "move or rename some of them"
             )
-        if names_with_images >= {path.name for path in candidates}:
-            notify(
-                f"{folder}: {_join_names(candidates)} is read as a class and not as a split, "
-                f"because there are no sub-folders in it, and next to it is {_join_names(others)}"
-            )
         return {}
     splits = {}
     for path in candidates:
@@ -311,6 +339,21 @@ def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
     if "train" not in splits:
         raise ValueError(f"{folder} must hold a folder train next to {', '.join(sorted(splits))}")
     return splits
+
+
+def _describe_classes_like_splits(folder: Path, class_names: list[str]) -> list[str]:
+    """A line with the classes whose folders are called as those of splits, if there are any."""
+    like_splits = []
+    others = []
+    for name in class_names:
+        names = like_splits if _split_of(folder / name) else others
+        names.append(name)
+    if not like_splits:
+        return []
+    return [
+        f"{folder}: {join_first(like_splits)} is read as a class and not as a split, because "
+        f"there are no sub-folders in it, and next to it is {join_first(others)}"
+    ]
 
 
 def _split_of(folder: Path) -> str:
@@ -330,12 +373,12 @@ def _check_no_numbered_splits(folder: Path, subfolders: list[Path]) -> None:
             )
 
 
-def _report_unused(
+def _describe_unused(
     folder: Path,
     found: FoundFiles,
     used: list[Path],
-) -> None:
-    """Say in one line how many files are left out, if any are."""
+) -> list[str]:
+    """A line with the numbers of files that are left out, if any are."""
     counts = {
         "hidden": len(found.hidden),
         f"with other endings ({_list_endings(found.others)})": len(found.others),
@@ -345,8 +388,7 @@ def _report_unused(
     for reason, count in counts.items():
         if count:
             reasons.append(f"{count} {reason}")
-    if reasons:
-        notify(f"{folder}: files left out: {', '.join(reasons)}")
+    return [f"{folder}: files left out: {', '.join(reasons)}"] if reasons else []
 
 
 def _list_endings(paths: Sequence[Path]) -> str:
@@ -354,21 +396,23 @@ def _list_endings(paths: Sequence[Path]) -> str:
     return join_first(sorted(endings))
 
 
-def _report_nested(
+def _describe_nested(
     folder: Path,
     used: list[Path],
     levels: int,
-) -> None:
-    """Say in one line how many images lie deeper than in the folder of their class."""
+) -> list[str]:
+    """A line with the number of images deeper than in the folder of their class, if any are."""
     nested = []
     for path in used:
         if len(path.relative_to(folder).parts) > levels:
             nested.append(path)
-    if nested:
-        notify(
-            f"{folder}: images in folders inside of the folders of classes, such as "
-            f"{nested[0].parent.relative_to(folder)}, belong to these classes ({len(nested)})"
-        )
+    if not nested:
+        return []
+    example = nested[0].parent.relative_to(folder)
+    return [
+        f"{folder}: images in folders inside of the folders of classes, such as {example}, "
+        f"belong to these classes ({len(nested)})"
+    ]
 
 
 def _list_class_names(splits: list[Path]) -> list[str]:
@@ -403,7 +447,8 @@ def _check_classes(
     files: list[ImageFile],
 ) -> None:
     """Raises ValueError unless there are two classes or more, and images of each."""
-    missing = _find_missing_classes(class_names, files)
+    present = {file.label for file in files}
+    missing = [name for label, name in enumerate(class_names) if label not in present]
     if missing:
         class_folder = folder / missing[0]
         reason = "" if class_folder.is_dir() else ", and other splits have this class"
@@ -418,25 +463,6 @@ def _check_classes(
             f"{folder} must hold a sub-folder of images for each of at least two classes, "
             f"got {got}{hint}"
         )
-
-
-def _report_missing_classes(
-    place: str,
-    class_names: list[str],
-    files: list[ImageFile],
-) -> None:
-    """Say in one line of which classes a split has no images, if it has others."""
-    missing = _find_missing_classes(class_names, files)
-    if missing and files:
-        notify(
-            f"{place}: there are no images of {len(missing)} of {len(class_names)} classes: "
-            f"{join_first(missing)}"
-        )
-
-
-def _find_missing_classes(class_names: list[str], files: list[ImageFile]) -> list[str]:
-    present = {file.label for file in files}
-    return [name for label, name in enumerate(class_names) if label not in present]
 
 
 def _list_subfolders(folder: Path) -> list[Path]:

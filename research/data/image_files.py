@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from research.config.paths import real_path
-from research.data.notices import notify, on_one_line
+from research.data.notices import notify_once, on_one_line
 
 SUFFIXES = (
     ".png",
@@ -236,7 +236,7 @@ class ImageReader:
         """Say in one line what of the images that were read is left out, if anything is."""
         counts = [f"{what} ({count})" for what, count in self.losses.items()]
         if counts:
-            notify(
+            notify_once(
                 f"{folder}: left out of the {self.num_read} images that were read: "
                 f"{', '.join(counts)}"
             )

@@ -55,10 +55,14 @@ def ensure_prepared(data: CatalogData, name: str) -> Path:
             how to provide it, and which datasets are available offline.
     """
     if not can_read_raw_files(name) and not importlib.util.find_spec("tensorflow"):
+        base_name, _, _ = name.partition("/")
+        # Without TensorFlow, some datasets of the catalogue are not listed.
+        known_names = _list_names()
+        suggestion = "" if base_name in known_names else _suggest_name(base_name, known_names)
         raise ValueError(
             f"data={name} is not prepared in {data_dir() / name}, "
             "and preparing needs TensorFlow, once: pip install 'fathom-gradients[catalog]'; "
-            f"{describe_offline_datasets()}"
+            f"{describe_offline_datasets()}{suggestion}"
         )
     request = {
         "name": name,
@@ -317,12 +321,9 @@ def _find_builder_class(name: str) -> Any:
         ValueError: There is no dataset or configuration of this name; similar names are suggested.
     """
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.utils import gcs_utils
 
-    # Otherwise TFDS asks the network for descriptions, and waits if there is none.
-    gcs_utils._is_gcs_disabled = True
     base_name, _, configuration = name.partition("/")
-    known_names = tfds.list_builders(with_community_datasets=False)
+    known_names = _list_names()
     if base_name not in known_names:
         suggestion = _suggest_name(base_name, known_names)
         raise ValueError(f"the TFDS catalogue has no {base_name}{suggestion}")
@@ -336,8 +337,21 @@ def _find_builder_class(name: str) -> Any:
     return builder_class
 
 
+def _list_names() -> list[str]:
+    """The names of the datasets of the catalogue."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils import gcs_utils
+
+    # Otherwise TFDS asks the network for descriptions, and waits if there is none.
+    gcs_utils._is_gcs_disabled = True
+    return tfds.list_builders(with_community_datasets=False)
+
+
 def _suggest_name(name: str, known_names: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known_names, n=1, cutoff=0.5)
+    """The name that begins in the same way, or the most similar one, as a question."""
+    lower_name = name.lower()
+    matches = [known for known in known_names if known.startswith(lower_name)]
+    matches += difflib.get_close_matches(lower_name, known_names, n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 

@@ -3,6 +3,7 @@
 Every dataset with images and class labels, or with texts, can be used. None is known by name.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -134,10 +135,19 @@ def _read_prepared_dataset(
 
 
 def _read_split_sizes(folder: Path) -> dict[str, int]:
+    """The number of examples of each split.
+
+    Raises:
+        ValueError: The description is damaged, or there are no splits.
+    """
     sizes = {}
-    for split in read_dataset_info(folder)["splits"]:
-        sizes[split["name"]] = sum(map(int, split["shardLengths"]))
-    return sizes
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        for split in read_dataset_info(folder)["splits"]:
+            sizes[split["name"]] = sum(map(int, split["shardLengths"]))
+        if sizes:
+            return sizes
+    file = folder / "dataset_info.json"
+    raise ValueError(f"{file} is damaged; remove {folder} and prepare it again")
 
 
 def _names_of_kind(features: dict[str, Feature], kind: str) -> list[str]:

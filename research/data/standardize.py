@@ -11,6 +11,7 @@ MAX_SAMPLE_ROWS = 2048  # that are looked at to find out what a cast loses
 FAINT_SPREAD = 1e-3  # in standard deviations of all inputs
 LOWER_QUANTILE = 0.01
 LEAST_LEFT_OUT = 1.5  # examples at either end, so that one of a few is left out
+LEAST_EXPONENT = -1000  # of the unit of a column whose numbers are almost the same
 FLOAT32_BYTES = 4  # shorter numbers differ in float32 if they differ at all
 
 
@@ -45,17 +46,20 @@ class Standardization:
         start = 0
         for block in _iter_float64_blocks(rows):
             stop = start + len(block)
-            result[start:stop] = (block - self.offset) * self.scale
+            result[start:stop] = self._apply_to_block(block)
             start = stop
         return result
 
     def mean_square(self, rows: np.ndarray) -> float:
         """The mean square of an element of the standardized rows."""
-        square_sums = []
+        square_sum = 0.0
         for block in _iter_float64_blocks(rows):
-            inputs = (block - self.offset) * self.scale
-            square_sums.append(float((inputs**2).sum()))
-        return sum(square_sums) / rows.size
+            inputs = self._apply_to_block(block)
+            square_sum += float(np.sum(inputs**2))
+        return square_sum / rows.size
+
+    def _apply_to_block(self, block: np.ndarray) -> np.ndarray:
+        return (block - self.offset) * self.scale
 
 
 NOT_STANDARDIZED = Standardization(offset=0.0, scale=1.0, is_constant=False)
@@ -64,8 +68,12 @@ NOT_STANDARDIZED = Standardization(offset=0.0, scale=1.0, is_constant=False)
 def fit_standardization(rows: np.ndarray) -> Standardization:
     """The offset and scale that give the rows mean 0 and standard deviation 1 over all elements."""
     elements = rows.reshape(-1, 1)
-    offset, scale, is_constant = _fit_columns(elements)
-    return Standardization(offset.item(), scale.item(), is_constant.item())
+    columns = _fit_columns(elements)
+    return Standardization(
+        offset=columns.offset.item(),
+        scale=columns.scale.item(),
+        is_constant=columns.is_constant.item(),
+    )
 
 
 def fit_standardization_per_feature(rows: np.ndarray) -> Standardization:
@@ -73,8 +81,12 @@ def fit_standardization_per_feature(rows: np.ndarray) -> Standardization:
 
     A feature that has the same value in all rows is not scaled.
     """
-    offset, scale, is_constant = _fit_columns(rows)
-    return Standardization(offset, scale, bool(is_constant.all()))
+    columns = _fit_columns(rows)
+    return Standardization(
+        offset=columns.offset,
+        scale=columns.scale,
+        is_constant=bool(columns.is_constant.all()),
+    )
 
 
 def find_lost_features(rows: np.ndarray, standardization: Standardization) -> np.ndarray:
@@ -87,8 +99,9 @@ def find_lost_features(rows: np.ndarray, standardization: Standardization) -> np
         return np.zeros(0, int)
     sample = sample_rows(rows).astype(np.float64)
     inputs = standardization.apply(sample, np.float32)
-    is_lost = (_spread(sample) > 0) & (_spread(inputs) == 0)
-    return np.flatnonzero(is_lost)
+    varies = _spread(sample) > 0
+    varies_in_float32 = _spread(inputs) > 0
+    return np.flatnonzero(varies & ~varies_in_float32)
 
 
 def find_faint_features(rows: np.ndarray, standardization: Standardization) -> np.ndarray:
@@ -98,61 +111,118 @@ def find_faint_features(rows: np.ndarray, standardization: Standardization) -> n
     """
     if rows.dtype == np.uint8:  # whose numbers differ by a factor of 255 at most
         return np.zeros(0, int)
-    inputs = standardization.apply(sample_rows(rows))
+    sample = sample_rows(rows)
+    inputs = standardization.apply(sample)
     spread = _spread(inputs)
-    return np.flatnonzero((spread > 0) & (spread < FAINT_SPREAD * inputs.std()))
+    varies = spread > 0
+    is_faint = spread < FAINT_SPREAD * inputs.std()
+    return np.flatnonzero(varies & is_faint)
 
 
 def sample_rows(rows: np.ndarray) -> np.ndarray:
     """At most ``MAX_SAMPLE_ROWS`` of the rows, at equal distances."""
-    step = -(-len(rows) // MAX_SAMPLE_ROWS)
+    step = math.ceil(len(rows) / MAX_SAMPLE_ROWS)
     return rows[::step]
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:
     """The distance [features] between an upper and a lower quantile, which are values of rows."""
-    left_out = min(0.5, max(LOWER_QUANTILE, LEAST_LEFT_OUT / len(rows)))
+    left_out = max(LOWER_QUANTILE, LEAST_LEFT_OUT / len(rows))
+    left_out = min(left_out, 0.5)
     quantiles = [left_out, 1 - left_out]
     lower, upper = np.quantile(rows, quantiles, axis=0, method="inverted_cdf")
     return upper - lower
 
 
-def _fit_columns(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offset and scale [1, columns], and which columns are constant, of rows [n, columns]."""
+@dataclass(frozen=True)
+class _Columns:
+    """Offset and scale [1, columns] of each column, and which columns are constant."""
+
+    offset: np.ndarray
+    scale: np.ndarray
+    is_constant: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Distances:
+    """The numbers of rows [n, columns] as (number - origin) / unit, in float64.
+
+    Distances from a column's smallest number, in powers of two, are exact where the numbers
+    themselves would be rounded, and their squares stay in the range of float64.
+
+    Attributes:
+        rows: The rows.
+        origin: What is subtracted from each column [1, columns].
+        unit: What each column is divided by [1, columns].
+    """
+
+    rows: np.ndarray
+    origin: np.ndarray
+    unit: np.ndarray
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The distances of some rows after the other."""
+        is_whole = self.rows.dtype.kind != "f"
+        for block in _iter_float64_blocks(self.rows):
+            # Whole numbers have origin 0 and unit 1. Large arrays of bytes take half the time so.
+            yield block if is_whole else (block - self.origin) / self.unit
+
+    def mean(self) -> np.ndarray:
+        """The mean of each column [1, columns]."""
+        total = np.zeros(self.origin.shape)
+        for distances in self.blocks():
+            total += distances.sum(axis=0, keepdims=True)
+        return total / len(self.rows)
+
+    def deviation(self, mean: np.ndarray) -> np.ndarray:
+        """The standard deviation of each column [1, columns], given its mean."""
+        square_total = np.zeros(self.origin.shape)
+        for distances in self.blocks():
+            squares = (distances - mean) ** 2
+            square_total += squares.sum(axis=0, keepdims=True)
+        variance = square_total / len(self.rows)
+        return np.sqrt(variance)
+
+
+def _fit_columns(rows: np.ndarray) -> _Columns:
+    """Standardizes each column of rows [n, columns] by itself; constant ones are not scaled."""
     smallest = rows.min(axis=0, keepdims=True)
     largest = rows.max(axis=0, keepdims=True)
     is_constant = smallest == largest
-    is_float = rows.dtype.kind == "f"
-    origin = smallest.astype(np.float64) if is_float else np.zeros(smallest.shape)
-    unit = _power_of_two_above(largest - origin) if is_float else np.ones(smallest.shape)
-
-    def iter_distances() -> Iterator[np.ndarray]:
-        """Whole numbers as they are. Real numbers from the smallest one, in powers of two.
-
-        These distances are exact where those from zero would be rounded, and their squares stay
-        in the range of float64.
-        """
-        for block in _iter_float64_blocks(rows):
-            yield (block - origin) / unit if is_float else block
-
-    total = np.zeros(smallest.shape)
-    for distances in iter_distances():
-        total += distances.sum(axis=0, keepdims=True)
-    mean = total / len(rows)
-    square_total = np.zeros(smallest.shape)
-    for distances in iter_distances():
-        squares = (distances - mean) ** 2
-        square_total += squares.sum(axis=0, keepdims=True)
-    deviation = np.sqrt(square_total / len(rows)) * unit
-    offset = np.where(is_constant, smallest, origin + mean * unit)
+    distances = _measure_distances(rows, smallest, largest)
+    mean = distances.mean()
+    deviation = distances.deviation(mean) * distances.unit
+    center = distances.origin + mean * distances.unit
+    offset = np.where(is_constant, smallest, center)
     with np.errstate(over="ignore", divide="ignore"):  # callers refuse an infinite scale
         scale = 1 / np.where(is_constant, 1, deviation)
-    return offset, scale, is_constant
+    return _Columns(offset, scale, is_constant)
+
+
+def _measure_distances(
+    rows: np.ndarray,
+    smallest: np.ndarray,
+    largest: np.ndarray,
+) -> _Distances:
+    """Whole numbers as they are; real numbers from the smallest one of their column.
+
+    Args:
+        rows: The rows [n, columns].
+        smallest: The smallest number of each column [1, columns].
+        largest: The largest number of each column [1, columns].
+    """
+    if rows.dtype.kind == "f":
+        origin = smallest.astype(np.float64)
+        unit = _power_of_two_above(largest - origin)
+        return _Distances(rows, origin, unit)
+    shape = smallest.shape
+    return _Distances(rows, origin=np.zeros(shape), unit=np.ones(shape))
 
 
 def _power_of_two_above(numbers: np.ndarray) -> np.ndarray:
     _, exponents = np.frexp(numbers)
-    return np.ldexp(1.0, np.maximum(exponents, -1000))
+    exponents = np.maximum(exponents, LEAST_EXPONENT)
+    return np.ldexp(1.0, exponents)
 
 
 def _iter_float64_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -205,15 +205,12 @@ def make_streamed_dataset(
         image_format,
         shuffle=shuffle,
     )
-    if eval_split == split:
-        shared = np.isin(eval_source.positions, train_source.positions)
-        report_shared_examples(name, int(shared.sum()), len(eval_source))
     sample_size = choose_sample_size(math.prod(image_format.shape))
     train_sample = sample_evenly(train_source, sample_size)
     eval_sample = sample_evenly(eval_source, sample_size)
     standardization = fit_standardization(train_sample.x)
     check_not_constant(name, standardization)
-    return Dataset(
+    dataset = Dataset(
         name=name,
         version=version,
         split=data.split,
@@ -228,6 +225,12 @@ def make_streamed_dataset(
         train_source=train_source,
         eval_source=eval_source,
     )
+    is_shared = np.isin(eval_source.positions, train_source.positions)
+    if eval_split == split and is_shared.any():
+        report_shared_examples(dataset, int(is_shared.sum()))
+    else:
+        report_shared_examples(dataset)
+    return dataset
 
 
 def choose_sample_size(bytes_per_image: int) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from research.data.dataset import Dataset
-from research.data.notices import join_first, notify
+from research.data.notices import join_first, notify_once
 from research.data.standardize import find_faint_features, sample_rows
 
 LEAST_NUMBERS_TO_COMPARE = 32
@@ -20,10 +20,9 @@ def report_surprises(dataset: Dataset, *, is_per_feature: bool) -> None:
         is_per_feature: Whether each feature is standardized by itself.
     """
     _report_missing_classes(dataset)
-    is_streamed = dataset.train_source is not None
-    if not is_streamed:
-        shared = count_shared_examples(dataset.x, dataset.eval_x)
-        report_shared_examples(dataset.name, shared, len(dataset.eval_x))
+    _report_missing_eval_classes(dataset)
+    if dataset.train_source is None:  # else ``streaming`` knows which examples are the same
+        report_shared_examples(dataset)
     if dataset.is_regression:
         _report_target_scale(dataset)
     if not dataset.vocabulary and not dataset.standardization.is_constant:
@@ -40,38 +39,83 @@ def count_shared_examples(x: np.ndarray, eval_x: np.ndarray) -> int:
     return sum(hash(row.tobytes()) in common for row in eval_x)
 
 
-def report_shared_examples(
-    name: str,
-    num_shared: int,
-    num_evaluated: int,
-) -> None:
+def report_shared_examples(dataset: Dataset, num_shared: int | None = None) -> None:
     """Say how many evaluation examples are training examples, too, if there are any.
 
+    Of streamed data, samples are compared.
+
     Args:
-        name: Name of the dataset.
-        num_shared: Number of these examples.
-        num_evaluated: Number of all evaluation examples.
+        dataset: The dataset.
+        num_shared: Number of these examples, if it is known; None compares their inputs.
     """
-    if num_shared:
-        notify(
-            f"data={name}: the inputs of {num_shared} of the {num_evaluated} evaluation examples "
-            "are those of training examples, too"
+    place = f"data={dataset.name}: the inputs of"
+    num_evaluated = dataset.eval_examples
+    is_whole = len(dataset.x) == dataset.examples and len(dataset.eval_x) == num_evaluated
+    if num_shared is None:
+        num_shared = count_shared_examples(dataset.x, dataset.eval_x)
+    elif num_shared:
+        is_whole = True
+    if not num_shared:
+        return
+    if is_whole:
+        notify_once(
+            f"{place} {num_shared} of the {num_evaluated} evaluation examples are those of "
+            "training examples, too"
+        )
+    else:
+        notify_once(
+            f"{place} {num_shared} of {len(dataset.eval_x)} evaluation examples are those of "
+            f"training examples, too, in a sample of {len(dataset.x)} of the {dataset.examples} "
+            "training examples"
         )
 
 
 def _report_missing_classes(dataset: Dataset) -> None:
     """Say which classes have no training example."""
+    missing = _find_missing_classes(dataset.class_counts)
+    _report_missing(dataset, missing, dataset.examples, "training example")
+
+
+def _report_missing_eval_classes(dataset: Dataset) -> None:
+    """Say which other classes have no evaluation example."""
+    without_training = _find_missing_classes(dataset.class_counts)
     missing = []
-    for number, count in enumerate(dataset.class_counts or []):
-        if count == 0:
-            name = dataset.class_names[number] if dataset.class_names else str(number)
-            missing.append(name)
-    if missing:
-        verb = "has" if len(missing) == 1 else "have"
-        notify(
-            f"data={dataset.name}: {len(missing)} of {dataset.classes} classes {verb} no example "
-            f"among the {dataset.examples} training examples: {join_first(missing)}"
-        )
+    for number in _find_missing_classes(dataset.eval_class_counts):
+        if number not in without_training:
+            missing.append(number)
+    _report_missing(dataset, missing, dataset.eval_examples, "evaluation example")
+
+
+def _find_missing_classes(counts: list[int] | None) -> list[int]:
+    """The numbers of the classes that no example has; none if examples are not counted."""
+    return [number for number, count in enumerate(counts or []) if count == 0]
+
+
+def _report_missing(
+    dataset: Dataset,
+    missing: list[int],
+    num_examples: int,
+    noun: str,
+) -> None:
+    """Say in one line which classes have no example, if there are any.
+
+    Args:
+        dataset: The dataset.
+        missing: Numbers of these classes.
+        num_examples: Number of examples of the split.
+        noun: What one of them is called.
+    """
+    names = []
+    for number in missing:
+        names.append(dataset.class_names[number] if dataset.class_names else str(number))
+    if not names:
+        return
+    verb = "has" if len(names) == 1 else "have"
+    examples = f"the only {noun}" if num_examples == 1 else f"the {num_examples} {noun}s"
+    notify_once(
+        f"data={dataset.name}: {len(names)} of {dataset.classes} classes {verb} no example "
+        f"among {examples}: {join_first(names)}"
+    )
 
 
 def _report_target_scale(dataset: Dataset) -> None:
@@ -80,7 +124,7 @@ def _report_target_scale(dataset: Dataset) -> None:
     deviations = dataset.y.std(axis=0, dtype=np.float64)
     is_large = max(mean, deviations.max()) > LARGEST_USUAL_TARGET
     if is_large or 0 < deviations.max() < LEAST_USUAL_DEVIATION:
-        notify(
+        notify_once(
             f"data={dataset.name}: targets are not standardized, and theirs have a mean of up to "
             f"{mean:.3g} and a standard deviation of up to {deviations.max():.3g}, where the "
             "first outputs of a network are about 1"
@@ -89,7 +133,7 @@ def _report_target_scale(dataset: Dataset) -> None:
 
 def _report_input_scale(dataset: Dataset) -> None:
     """Say that evaluation inputs are in other units than training inputs, as it seems."""
-    if dataset.eval_x.size < LEAST_NUMBERS_TO_COMPARE:
+    if min(dataset.x.size, dataset.eval_x.size) < LEAST_NUMBERS_TO_COMPARE:
         return
     train = dataset.standardization.apply(sample_rows(dataset.x))
     evaluation = dataset.standardization.apply(sample_rows(dataset.eval_x))
@@ -99,7 +143,7 @@ def _report_input_scale(dataset: Dataset) -> None:
     most = deviation * MAX_RATIO_OF_DEVIATIONS
     if least <= evaluation.std() <= most and distance <= most:
         return
-    notify(
+    notify_once(
         f"data={dataset.name}: the evaluation inputs have mean {evaluation.mean():.3g} and "
         f"standard deviation {evaluation.std():.3g} where those of the training inputs are "
         f"{train.mean():.3g} and {deviation:.3g}: are both in the same units?"
@@ -114,7 +158,7 @@ def _report_faint_features(dataset: Dataset, *, is_per_feature: bool) -> None:
     hint = "a few examples are far from the others"
     if not is_per_feature:
         hint = "data.scaling=per_feature gives each feature a standard deviation of 1"
-    notify(
+    notify_once(
         f"data={dataset.name}: {len(faint)} of {dataset.x.shape[1]} features, such as feature "
         f"{faint[0]}, vary by less than a thousandth of the standard deviation of the inputs: "
         f"{hint}"
@@ -127,9 +171,13 @@ def _report_unscaled_features(dataset: Dataset) -> None:
     is_constant = (dataset.x == first).all(axis=0)
     is_changed = (dataset.eval_x != first).any(axis=0)
     features = np.flatnonzero(is_constant & is_changed)
-    if len(features):
-        notify(
-            f"data={dataset.name}: {len(features)} of {dataset.x.shape[1]} features, such as "
-            f"feature {features[0]}, have one value in all training examples and others in the "
-            "evaluation examples: they are not scaled"
-        )
+    if not len(features):
+        return
+    examples = "all training examples"
+    if len(dataset.x) < dataset.examples:
+        examples = f"a sample of {len(dataset.x)} of the {dataset.examples} training examples"
+    notify_once(
+        f"data={dataset.name}: {len(features)} of {dataset.x.shape[1]} features, such as feature "
+        f"{features[0]}, have one value in {examples} and others in evaluation examples: "
+        "they are not scaled"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from research.config.data_options import SplitData
 from research.data.dataset import Dataset, DatasetInfo, LabeledArrays, select_splits
-from research.data.notices import notify
+from research.data.notices import notify_once
 
 UNKNOWN = "\ufffd"  # the symbol for everything that has no token
 EMPTY_TEXT = 1  # the token of a text that has none
@@ -132,7 +132,7 @@ def encode_texts(
         else:
             row[0] = EMPTY_TEXT
     if num_cut:
-        notify(
+        notify_once(
             f"{source}: {num_cut} of {len(rows)} texts are cut to their first {length} "
             f"{vocabulary.unit}: data.length sets how many are read"
         )
@@ -201,9 +201,12 @@ def _report_unknown_tokens(
         return
     unknown = int(vocabulary.padded)
     num_unknown = np.count_nonzero(rows == unknown)
-    if num_unknown:
-        notify(
-            f"data={name}: {num_unknown} of the {rows.size} training tokens stand for "
-            f"{vocabulary.unit} that occur fewer than {MIN_OCCURRENCES[vocabulary.unit]} times, "
-            "as one unknown symbol"
-        )
+    if not num_unknown:
+        return
+    rarity = f"occur fewer than {MIN_OCCURRENCES[vocabulary.unit]} times"
+    if len(vocabulary.symbols) == MAX_SYMBOLS:
+        rarity = f"are not among the {MAX_SYMBOLS - 1} most frequent ones"
+    notify_once(
+        f"data={name}: {num_unknown} of the {rows.size} training tokens stand for "
+        f"{vocabulary.unit} that {rarity}, as one unknown symbol"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.config.arguments import check_texts
+from research.config.arguments import check_texts, short_repr
 from research.records.runs import Run
 from research.reporting.collection import Runs, load_runs
 from research.reporting.json_output import run_object
@@ -96,7 +96,7 @@ def load(root: str | Path = "outputs", *filters: str) -> Runs:
         >>> runs.summary("eval_accuracy")  # doctest: +SKIP
     """
     if not isinstance(root, str | Path):
-        raise TypeError(f"root must be a folder such as 'outputs', got {root!r}")
+        raise TypeError(f"root must be a folder such as 'outputs', got {short_repr(root)}")
     check_texts("filters", filters, 'fathom.load("outputs", "skip=none", "depth>30")')
     if re.search("[=<>]", str(root)) and not Path(root).exists():
         raise ValueError(

@@ -189,10 +189,18 @@ def _text_of(path: str, value: Any) -> str:
         value: its value.
 
     Raises:
-        ValueError: the value is a dictionary.
+        ValueError: the value is a dictionary or an array.
     """
     if isinstance(value, Mapping):
         raise ValueError(f"{path} must have a value, got a dictionary: name {path}.SETTING instead")
+    if getattr(value, "ndim", 0):
+        hint = ""
+        if path.startswith("data"):
+            hint = ": data=arrays reads a file such as numpy.savez('mine.npz', x=…, y=…) writes"
+        raise ValueError(
+            f"{path} must have a number, a text or a list as its value, got "
+            f"{describe_argument(value)}{hint}"
+        )
     if isinstance(value, list | tuple):
         return f"[{','.join(_text_of(path, each) for each in value)}]"
     text = _value(value)

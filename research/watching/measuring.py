@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
+from research.config.arguments import short_repr
 from research.watching.discovery import Discovery, Leaf, Loop
 from research.watching.evaluation import Evaluator, Slot
 from research.watching.gauges import Gauges, make_gauges
@@ -235,4 +236,4 @@ def check_differentiable(leaf: Any, name: str) -> None:
         TypeError: it is no floating-point array.
     """
     if not is_float_array(leaf) and not isinstance(leaf, float):
-        raise TypeError(f"{name} must hold floating-point arrays, got {leaf!r}")
+        raise TypeError(f"{name} must hold floating-point arrays, got {short_repr(leaf)}")

@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from jax.core import Tracer
 
-from research.config.arguments import check_settings, check_whole, describe_argument
+from research.config.arguments import check_settings, check_whole, describe_argument, short_repr
 from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
@@ -155,7 +155,7 @@ class Monitor:
         usual = "outputs/STUDY/RUN"
         if not isinstance(directory, str | Path):
             raise TypeError(
-                f"directory must be a folder such as outputs/STUDY/RUN, got {directory!r}"
+                f"directory must be a folder such as outputs/STUDY/RUN, got {short_repr(directory)}"
             )
         if not str(directory).strip():
             raise ValueError("directory must be a folder such as outputs/STUDY/RUN, got none")
@@ -665,7 +665,7 @@ def _make_config(
         if name in settings:
             raise ValueError(f"settings must not have the entry {name!r}, which Fathom writes")
     if isinstance(tags, str):
-        raise ValueError(f"tags must be a list of texts, got {tags!r}")
+        raise ValueError(f"tags must be a list of texts, got {short_repr(tags)}")
     if not isinstance(tags, Sequence):
         raise TypeError(f"tags must be a list of texts, got {describe_argument(tags)}")
     select = watch.select

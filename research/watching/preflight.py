@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from research.config.arguments import check_function, check_positive, check_whole
+from research.config.arguments import check_function, check_positive, check_whole, short_repr
 from research.diagnosis.measurement import Measurement
 from research.diagnosis.preflight import Preflight, predict_training
 from research.gauges.curvature import sharpness
@@ -204,13 +204,15 @@ def _halves(batch: Any) -> tuple[Any, Any]:
     sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if not getattr(leaf, "ndim", 0):
-            raise TypeError(f"batch must hold arrays with a leading axis, got {leaf!r}")
+            raise TypeError(f"batch must hold arrays with a leading axis, got {short_repr(leaf)}")
         if isinstance(leaf, np.ndarray) and not _is_jax_dtype(leaf.dtype):
             raise TypeError(
                 f"batch{jax.tree_util.keystr(path)} must hold numbers that JAX reads, got "
                 f"{leaf.dtype.str}: .astype(numpy.float32) makes such numbers"
             )
         sizes.add(leaf.shape[0])
+    if not sizes:
+        raise TypeError(f"batch must hold arrays with a leading axis, got {short_repr(batch)}")
     if len(sizes) != 1:
         raise ValueError(f"all arrays of batch must have as many examples, got {sorted(sizes)}")
     examples = sizes.pop()

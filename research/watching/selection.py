@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from research.config.arguments import short_repr
 from research.config.suggestions import find_nearest
 from research.watching.discovery import Leaf, Site
 from research.watching.marks import TAP
@@ -88,7 +89,7 @@ def choose(
     elif not isinstance(select, str | list | tuple):
         raise TypeError(
             f"select must be {AUTO!r}, {ALL!r}, a glob, a list of globs, a class or a function, "
-            f"got {select!r}"
+            f"got {short_repr(select)}"
         )
     else:
         globs = [select] if isinstance(select, str) else list(select)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from research.config.arguments import check_function, check_positive, check_whole
+from research.config.arguments import check_function, check_positive, check_whole, short_repr
 from research.watching.adapters import is_imported, module_contexts
 from research.watching.gauges import (
     Gauges,
@@ -210,10 +210,10 @@ def watch(select: Select = AUTO, depth: int | None = None) -> Watch:
     if not is_list and not isinstance(select, str) and not callable(select):
         raise TypeError(
             "select must be 'auto', 'all', a glob of paths or a list of them, a class of modules, "
-            f"or a function, got {select!r}"
+            f"or a function, got {short_repr(select)}"
         )
     if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int)):
-        raise TypeError(f"depth must be a whole number or None, got {depth!r}")
+        raise TypeError(f"depth must be a whole number or None, got {short_repr(depth)}")
     if depth is not None:
         check_whole("depth", depth, least=1)
     return Watch(select, depth)
@@ -251,7 +251,7 @@ class _Call:
 
             self._position = read_argnums(argnums).position
         if not isinstance(self._position, int) or isinstance(self._position, bool):
-            raise TypeError(f"argnums must be one index, got {argnums!r}")
+            raise TypeError(f"argnums must be one index, got {short_repr(argnums)}")
         if not -len(args) <= self._position < len(args):
             raise ValueError(f"argnums={argnums} needs more than the {len(args)} arguments")
         self._position %= len(args)

@@ -530,8 +530,11 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["data.split=train[:1401]"], ["the examples of train, got train[:1401]"]),
     (["data.eval_split=test[-101%:]"], ["data.eval_split must have bounds up to 397 or 100%"]),
     (["data.split="], ["data.split must be one of train, test, got an empty value"]),
-    (["data.limit=1401"], ["data.limit must be ≤ 1400, the examples of digits, got 1401"]),
-    (["data=noise", "data.limit=1025"], ["data.limit must be ≤ 1024, the examples of noise"]),
+    (["data.limit=1401"], ["data.limit must be ≤ 1400, the training examples of digits, got 1401"]),
+    (
+        ["data=noise", "data.limit=1025"],
+        ["data.limit must be ≤ 1024, the training examples of noise"],
+    ),
     (["model.depth=10000000000"], ["model.depth must be a whole number ≤ 2147483647"]),
     (
         ["skip=dense", "model.depth=1000000000"],

@@ -19,6 +19,7 @@ from ..builders import make_config
 X = np.arange(600, dtype=np.float32).reshape(100, 3, 2)
 WIDE = X.astype(np.float64)
 Y = np.arange(100) % 4
+TWO_CLASSES = np.arange(100) % 2
 
 
 def settings(path, **changes):
@@ -134,6 +135,16 @@ WRONG_CONTENT = {
     "not finite": {"x": [np.nan, 1], "y": [0, 1]},
     "other names": {"X_train": X, "y_train": Y, "X_test": X},
     "names of targets": {"labels": Y, "images": X},
+    "names of four arrays": {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y},
+    "names of six arrays": {
+        "X_train": X,
+        "X_val": X,
+        "X_test": X,
+        "y_train": Y,
+        "y_val": Y,
+        "y_test": Y,
+    },
+    "arrays without names": {"arr_0": X, "arr_1": Y},
     "a type that is not NumPy's": {"x": X.astype(ml_dtypes.bfloat16), "y": Y},
     "words for classes": {"x": X, "y": np.array(list("abcd"))[Y]},
     "complex numbers": {"x": WIDE * 1j, "y": Y},
@@ -170,6 +181,9 @@ MESSAGES = {
     "not finite": "x must be finite, but x[0] is nan, and 1 of its 2 numbers are not finite",
     "other names": "got X_train, y_train, X_test: numpy.savez(file, x=X_train, y=y_train) makes",
     "names of targets": "numpy.savez(file, x=images, y=labels) makes such a file",
+    "names of four arrays": "x=x_train, y=y_train, x_test=x_test, y_test=y_test) makes such a file",
+    "names of six arrays": "x=X_train, y=y_train, x_test=X_test, y_test=y_test) makes such a file",
+    "arrays without names": "got arr_0, arr_1: numpy.savez(file, x=arr_0, y=arr_1) makes such a",
     "a type that is not NumPy's": "got |V2: save x.astype('float32'), whatever its type was",
     "words for classes": "y must hold real numbers, got <U1: numpy.unique(y, return_inverse=True)",
     "complex numbers": "got complex128: numpy.stack([x.real, x.imag], -1) makes two of each",
@@ -249,7 +263,9 @@ def test_a_member_that_is_no_array_is_refused_by_name(file):
 @pytest.mark.parametrize("names", [("X_test", "Y_test"), ("x_val", "y_val"), ("labels",)])
 def test_arrays_of_other_names_are_left_out_in_one_line(file, names, capsys):
     arrays: dict[str, Any] = dict.fromkeys(names, X)
-    np.savez(file, x=X, y=Y, **arrays)
+    np.savez(file, x=X, y=TWO_CLASSES, **arrays)
+    describe(settings(file))
+    assert capsys.readouterr().err == ""
     load(settings(file))
     assert capsys.readouterr().err == (
         f"fathom: {file}: arrays left out: {', '.join(names)} "
@@ -260,11 +276,11 @@ def test_arrays_of_other_names_are_left_out_in_one_line(file, names, capsys):
 @pytest.mark.parametrize(("channels", "is_said"), [(1, True), (3, True), (8, False)])
 def test_images_with_their_channels_first_are_said(file, channels, is_said, capsys):
     first = np.arange(100.0 * channels * 48).reshape(100, channels, 8, 6)
-    np.savez(file, x=first, y=Y)
+    np.savez(file, x=first, y=TWO_CLASSES)
     load(settings(file))
     said = f"x is read as images of {channels}×8 pixels with 6 channels; if they are 8×6 pixels"
     assert (said in capsys.readouterr().err) == is_said
-    np.savez(file, x=np.moveaxis(first, 1, -1), y=Y)
+    np.savez(file, x=np.moveaxis(first, 1, -1), y=TWO_CLASSES)
     load(settings(file))
     assert capsys.readouterr().err == ""
 
@@ -273,6 +289,16 @@ def test_classes_as_real_numbers_are_told_from_targets_of_a_regression(file):
     np.savez(file, x=X, y=Y.astype(np.float64))
     with pytest.raises(ValueError, match="numbers, not classes; whole .* classes: y.astype.int"):
         check(file)
+
+
+def test_whole_numbers_beyond_32_bits_next_to_bytes_are_standardized_before_they_are_cast(file):
+    small = np.arange(600).reshape(100, 6).astype(np.uint8)
+    large = np.full((100, 6), 2**33)
+    np.savez(file, x=small, y=Y, x_test=large, y_test=Y)
+    eval_x = load(settings(file)).arrays()["eval_x"]
+    expected = (2.0**33 - small.mean()) / small.std()
+    assert eval_x.dtype == np.float32
+    np.testing.assert_allclose(eval_x, np.full((100, 6), expected), rtol=1e-6)
 
 
 def test_a_file_that_has_changed_is_read_again(file):
@@ -370,11 +396,30 @@ def test_targets_that_float32_would_make_equal_are_refused(file, targets):
 
 
 def test_a_class_without_a_training_example_is_said_in_one_line(file, capsys):
-    np.savez(file, x=X, y=np.where(Y == 2, 5, Y))
+    np.savez(file, x=X, y=3 * TWO_CLASSES)
     load(settings(file))
     assert capsys.readouterr().err == (
-        "fathom: data=arrays: 2 of 6 classes have no example among the 90 training examples: 2, 4\n"
+        "fathom: data=arrays: 2 of 4 classes have no example among the 90 training examples: 1, 2\n"
     )
+
+
+def test_a_class_without_an_evaluation_example_is_said_in_one_line(file, capsys):
+    np.savez(file, x=X, y=Y + 1, x_test=X + WIDE, y_test=TWO_CLASSES + 1)
+    load(settings(file))
+    [of_training, of_evaluation] = capsys.readouterr().err.splitlines()
+    assert of_training.endswith("classes has no example among the 100 training examples: 0")
+    assert of_evaluation.endswith("classes have no example among the 100 evaluation examples: 3, 4")
+
+
+def test_a_line_that_two_runs_of_a_process_share_is_said_once(file, capsys):
+    np.savez(file, x=X, y=Y, x_test=WIDE, y_test=TWO_CLASSES, names=Y)
+    load(settings(file, limit=20))
+    first = capsys.readouterr().err.splitlines()
+    load(settings(file, limit=30))
+    second = capsys.readouterr().err.splitlines()
+    assert any("among the 100 evaluation examples: 2, 3" in line for line in first)
+    assert any("arrays left out: names" in line for line in first)
+    assert not set(first) & set(second)
 
 
 def test_the_verb_fits_a_single_class_without_an_example(file, capsys):

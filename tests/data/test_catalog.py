@@ -210,6 +210,31 @@ def test_a_dataset_that_is_not_prepared_is_named_with_those_that_need_nothing(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [("BEANS", "beans"), ("beens", "beans"), ("imdb", "imdb_reviews"), ("beans/tiny", None)],
+)
+def test_a_name_of_the_catalogue_is_suggested_also_without_tensorflow(
+    tmp_path, monkeypatch, name, guess
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError) as refused:
+        check_data(make_config("tfds", dataset=name))
+    message = str(refused.value)
+    assert message.startswith(f"data={name} is not prepared in {tmp_path / name}, and preparing")
+    assert message.endswith(f"arrays; did you mean {guess}?" if guess else "arrays")
+
+
+@pytest.mark.parametrize("description", ["{}", '{"splits": []}', '{"splits": [{"name": "a"}]}'])
+def test_a_description_without_splits_is_refused_as_damaged(prepared, description):
+    folder = prepared / "mnist" / "3.0.1"
+    content = {"fileFormat": "array_record"} | json.loads(description)
+    (folder / "dataset_info.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"dataset_info.json is damaged; remove {folder} and prep"):
+        split_sizes("mnist")
+
+
 def read_json(file):
     return json.loads(file.read_text())
 
@@ -274,7 +299,7 @@ def test_a_split_that_an_image_dataset_lacks_is_refused_by_name(prepared, settin
 def test_a_batch_is_no_larger_than_the_split(prepared):
     changes = {"data": "mnist", "data.split": "test", "train.batch_size": 21}
     config = builders.make_config(changes)
-    message = "train.batch_size must be ≤ 20, the examples of mnist, got 21"
+    message = "train.batch_size must be ≤ 20, the training examples of mnist, got 21"
     with pytest.raises(ValueError, match=message):
         check_data(config)
 

@@ -189,10 +189,22 @@ def test_folders_without_images_next_to_splits_are_left_out(tmp_path, capsys):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "a.xml").touch()
     assert describe(settings(tmp_path)).splits == {"train": 6}
+    load(settings(tmp_path, split="train[:3]", eval_split="train[3:]"))
     assert (
         capsys.readouterr().err
         == f"fathom: {tmp_path}: files left out: 1 with other endings (.xml)\n"
     )
+
+
+def test_a_folder_that_is_refused_is_said_nothing_else_of(tmp_path, capsys):
+    write_classes(tmp_path / "train", "a", "b")
+    write_classes(tmp_path / "test", "a", "c")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="train/c must hold images"):
+        describe(settings(tmp_path))
+    (tmp_path / "test" / "c").rename(tmp_path / "test" / "b")
+    describe(settings(tmp_path))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_class_with_the_name_of_a_split_is_said(tmp_path, capsys):
@@ -274,7 +286,7 @@ def test_what_is_left_out_is_counted_in_one_line(tmp_path, capsys):
     (tmp_path / "cover.png").touch()
     dataset = load(settings(tmp_path))
     assert len(dataset.x) + len(dataset.eval_x) == 6
-    assert capsys.readouterr().err.splitlines()[-1] == (
+    assert capsys.readouterr().err.splitlines()[0] == (
         f"fathom: {tmp_path}: files left out: 4 hidden, 1 with other endings (.txt), "
         "1 outside of the folders of classes"
     )
@@ -284,7 +296,7 @@ def test_images_in_deeper_folders_are_said_to_belong_to_the_class(tmp_path, caps
     write_classes(tmp_path, "a", "b")
     write_classes(tmp_path / "a", "deep", count=2)
     assert load(settings(tmp_path)).classes == 2
-    assert capsys.readouterr().err.splitlines()[1] == (
+    assert capsys.readouterr().err.splitlines()[0] == (
         f"fathom: {tmp_path}: images in folders inside of the folders of classes, such as a/deep, "
         "belong to these classes (2)"
     )
@@ -294,25 +306,29 @@ def test_a_split_may_lack_a_class_and_it_is_said(tmp_path, capsys):
     write_classes(tmp_path / "train", "a", "b", "c")
     write_classes(tmp_path / "test", "a", "c")
     assert describe(settings(tmp_path)).splits == {"test": 6, "train": 9}
-    line = f"fathom: {tmp_path}/test: there are no images of 1 of 3 classes: b\n"
-    assert capsys.readouterr().err == line
+    load(settings(tmp_path))
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "fathom: data=folder: 1 of 3 classes has no example among the 6 evaluation examples: b"
+    )
 
 
 def test_a_tenth_that_is_held_out_may_lack_a_class_and_it_is_said(tmp_path, capsys):
     write_classes(tmp_path, "a", "b", "c", count=4)
     dataset = load(settings(tmp_path))
     assert len(dataset.eval_y) == 1
-    assert "held out: there are no images of 2 of 3 classes: " in capsys.readouterr().err
+    line = "data=folder: 2 of 3 classes have no example among the only evaluation example: "
+    assert line in capsys.readouterr().err
 
 
 def test_a_split_without_classes_can_be_left_out(tmp_path, capsys):
     write_classes(tmp_path / "train", "a", "b", count=10)
     write_classes(tmp_path, "test")
-    message = r"test has 0, got test; train\[90%:\] is a part of train$"
+    message = r"test has no image in a folder of a class, got test; train\[90%:\] is a part of tr"
     with pytest.raises(ValueError, match=message):
         load(settings(tmp_path))
-    assert capsys.readouterr().err.endswith("3 outside of the folders of classes\n")
-    load(settings(tmp_path, split="train[:90%]", eval_split="train[90%:]"))
+    assert capsys.readouterr().err == ""
+    load(settings(tmp_path, split="train[:80%]", eval_split="train[80%:]"))
+    assert "files left out: 3 outside of the folders of classes\n" in capsys.readouterr().err
 
 
 def test_a_folder_around_the_folder_is_suggested(tmp_path):
@@ -326,7 +342,31 @@ def test_what_is_left_out_of_images_is_counted(tmp_path, in_memory_limit, capsys
     write_classes(tmp_path, "a", "b", channels=4)
     load(settings(tmp_path, in_memory_limit=in_memory_limit))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1].endswith("left out of the 6 images that were read: transparency (6)")
+    assert lines[0].endswith("left out of the 6 images that were read: transparency (6)")
+
+
+@pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])
+def test_images_of_both_splits_are_counted_also_where_they_are_streamed(
+    tmp_path, in_memory_limit, capsys
+):
+    write_classes(tmp_path / "train", "a", "b")
+    write_classes(tmp_path / "test", "a", "b", count=2)
+    load(settings(tmp_path, in_memory_limit=in_memory_limit))
+    assert capsys.readouterr().err == (
+        "fathom: data=folder: the inputs of 4 of the 4 evaluation examples are those of training "
+        "examples, too\n"
+    )
+
+
+def test_streamed_images_are_compared_in_samples_and_that_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("research.data.streaming.SAMPLE_SIZE", 3)
+    write_classes(tmp_path / "train", "a", "b", count=4)
+    write_classes(tmp_path / "test", "a", "b", count=4)
+    load(settings(tmp_path, in_memory_limit=0.0))
+    assert capsys.readouterr().err == (
+        "fathom: data=folder: the inputs of 3 of 3 evaluation examples are those of training "
+        "examples, too, in a sample of 3 of the 8 training examples\n"
+    )
 
 
 @pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])
@@ -395,7 +435,7 @@ def test_a_class_without_a_training_example_is_said_by_name(tmp_path, in_memory_
     )
     lines = sorted(capsys.readouterr().err.splitlines())
     assert len(lines) == 2
-    assert lines[0].startswith("fathom: data=folder: 2 of 3 classes have no example among the 1 ")
+    assert lines[0].startswith("fathom: data=folder: 2 of 3 classes have no example among the only")
     assert "the inputs of 1 of the 3 evaluation examples are those of training" in lines[1]
 
 

@@ -9,6 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.schema import make_option
+from research.data.notices import notify_once
+from research.data.sources import load
 from research.data.streaming import ShuffledSource, iter_batches, sample_evenly
 from research.runner.run_setup import make_run_setup
 from research.training.objective import epoch_permutation
@@ -42,6 +44,16 @@ def setup_with(in_memory_limit):
         in_memory_limit=in_memory_limit,
     )
     return make_run_setup(config)
+
+
+def test_classes_of_few_streamed_examples_are_counted(prepared, capsys):
+    in_memory = load(make_config(limit=3).data)
+    lines = capsys.readouterr().err
+    notify_once.cache_clear()
+    streamed = load(make_config(limit=3, in_memory_limit=0.0).data)
+    assert lines.startswith("fathom: data=mnist: ")
+    assert lines == capsys.readouterr().err
+    assert in_memory.class_counts == streamed.class_counts
 
 
 @pytest.fixture

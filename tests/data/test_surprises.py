@@ -68,6 +68,11 @@ def test_what_may_be_a_mistake_is_said(read, changes, line):
     assert text.startswith("fathom: data=arrays: ")
 
 
+def test_few_numbers_are_not_compared(read):
+    assert read(x=X, y=X[:, 0], x_test=X_TEST + 50, y_test=X_TEST[:, 0]) != ""
+    assert read(x=X[:7], y=X[:7, 0], x_test=X_TEST + 50, y_test=X_TEST[:, 0]) == ""
+
+
 def test_shared_examples_are_counted_with_their_repetitions():
     x = np.array([[1, 2], [3, 4]])
     eval_x = np.array([[3, 4], [5, 6], [3, 4]])

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from research.data.text import Vocabulary, make_windows
+from research.config.data_options import TextData
+from research.data.dataset import DatasetInfo, LabeledArrays
+from research.data.text import Vocabulary, make_text_dataset, make_vocabulary, make_windows
 
 DTYPES = {256: "uint8", 257: "int32"}  # by the size of the vocabulary
 
@@ -12,6 +14,28 @@ DTYPES = {256: "uint8", 257: "int32"}  # by the size of the vocabulary
 def test_a_character_without_a_token_becomes_the_unknown_token():
     vocabulary = Vocabulary("characters", ("?", "a", "b"))
     assert vocabulary.encode("abcz").tolist() == [1, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("max_symbols", "reason"),
+    [(4, "occur fewer than 2 times"), (2, "are not among the 1 most frequent ones")],
+)
+def test_why_words_have_no_token_is_said(max_symbols, reason, monkeypatch, capsys):
+    monkeypatch.setattr("research.data.text.MAX_SYMBOLS", max_symbols)
+    vocabulary = make_vocabulary(["a a b b a c"], "words")
+    windows = LabeledArrays(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.int32))
+    make_text_dataset(
+        TextData(),
+        DatasetInfo({"train": 2, "test": 2}, (2,), text=True, language=True),
+        vocabulary,
+        lambda split: windows,
+        name="texts",
+        version="1",
+        classes=len(vocabulary),
+    )
+    assert f"4 of the 4 training tokens stand for words that {reason}, as one" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("size", "dtype"), DTYPES.items())

@@ -27,6 +27,7 @@ from ..reporting.recorded import record_run
 
 UNTYPED: Any = research  # for calls that a type checker refuses
 RUNS: Any = Runs([])
+ARRAY = np.arange(12.0).reshape(4, 3)
 SMALL = {"model.depth": 2, "model.width": 8, "train.steps": 5, "tracker": "none"}
 
 
@@ -281,6 +282,30 @@ def preflight(**numbers):
 def test_a_number_outside_its_range_is_refused(call, part):
     with pytest.raises(ValueError, match=part):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: UNTYPED.train({"data.path": ARRAY}), "data.path must have .*: data=arrays reads"),
+        (lambda: UNTYPED.train({"data": (ARRAY, ARRAY)}), "data must have a number, a text or"),
+        (
+            lambda: UNTYPED.sweep({"seed": [ARRAY]}),
+            r"seed must have .*got array\(.* \(ndarray\)$",
+        ),
+        (lambda: UNTYPED.load(ARRAY), "root must be a folder such as 'outputs', got array"),
+        (lambda: UNTYPED.watch(ARRAY), "select must be 'auto', .*, got array"),
+        (lambda: UNTYPED.Monitor(ARRAY), "directory must be a folder such as .*, got array"),
+        (lambda: preflight(steps=ARRAY), "steps must be a whole number of at least 1, got array"),
+        (lambda: UNTYPED.preflight(loss, np.ones(2), None), "batch must hold arrays with a leadi"),
+    ],
+)
+def test_an_array_or_nothing_in_the_wrong_place_is_refused_in_one_line(workplace, call, part):
+    with pytest.raises((TypeError, ValueError), match=part) as refused:
+        call()
+
+    assert len(str(refused.value).splitlines()) == 1
+    assert not list(workplace.iterdir())
 
 
 def test_a_monitor_is_due_at_steps_alone(tmp_path):
