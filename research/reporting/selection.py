@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from research.config.arguments import naming_option
 from research.config.schema import iter_declared, setting_paths
 from research.config.suggestions import SETTING_SYNONYMS, format_suggestion
 from research.config.validation import choices_of
@@ -26,6 +27,7 @@ NAMED_RUNS = 4  # how many runs an error message lists
 LAST = "last"
 FILTER = re.compile(r"\s*([\w.]+)\s*(!=|>=|<=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
 SIGNS = re.compile(r"[=<>]")
+NEXT_SETTING = re.compile(r",(?=[\w.]+=)")  # in the name of a run, such as depth=4,skip=none
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -137,6 +139,17 @@ def report_damaged(runs: Iterable[Run], table: str) -> None:
             print(f"fathom: left out: {DamagedTable(run.directory, table)}", file=sys.stderr)
 
 
+def is_condition(word: str) -> bool:
+    """Whether a word is a condition or ``last``, and not a name or a part of one.
+
+    >>> is_condition("skip=none,identity"), is_condition("depth=4,skip=none")
+    (True, False)
+    """
+    if word == LAST:
+        return True
+    return bool(FILTER.fullmatch(word)) and not NEXT_SETTING.search(word)
+
+
 def describe_no_runs(root: Path) -> str:
     """Why no run was found in a folder: none of them can be read, or there is none."""
     if _is_in_way(root):
@@ -174,12 +187,9 @@ def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
 def _runs_by_path(words: Sequence[str], root: Path) -> list[Run]:
     """The runs whose path has every word that is no condition. Their records are not read."""
     runs = find_runs(root)
-    parts = []
-    for word in words:
-        is_condition = word == LAST or FILTER.fullmatch(word)
-        if not is_condition:
-            parts.append(word)
-    for part in parts:
+    for part in words:
+        if is_condition(part):
+            continue
         has_part = _make_path_matcher(part, runs)
         runs = [run for run in runs if has_part(run)]
     return runs
@@ -224,10 +234,12 @@ def match_runs(
             matches = _make_matcher(word, runs)
             matching = [run for run in matching if matches(run)]
     if not matching:
-        raise ValueError(
-            f"none of the {len(runs)} runs under {root.absolute()} fits {' '.join(words)}"
-            f"{_filter_hint(words, runs[0])}"
-        )
+        text = " ".join(words)
+        place = root.absolute()
+        fault = f"none of the {len(runs)} runs under {place} fits {text}"
+        if len(runs) == 1:
+            fault = f"the only run under {place} does not fit {text}"
+        raise ValueError(f"{fault}{_filter_hint(words, runs[0])}")
     return _newest(matching) if LAST in words else matching
 
 
@@ -263,7 +275,7 @@ def _check_each_name(words: Sequence[str]) -> None:
     Raises:
         ValueError: naming the first that does not.
     """
-    if not any(word == LAST or FILTER.fullmatch(word) for word in words):
+    if not any(map(is_condition, words)):
         for word in words:
             find_named_runs([word])
 
@@ -295,7 +307,7 @@ def _select_by_name(
     """
     found = find_runs(ROOT)
     runs = readable(found)
-    if not runs and (found or _is_in_way(ROOT)):
+    if not runs:
         raise ValueError(describe_no_runs(ROOT))
     matching = runs
     for word in words:
@@ -323,8 +335,7 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     def has_part(run: Run) -> bool:
         return bool(part) and part in str(_relative_path(run))
 
-    is_condition = FILTER.fullmatch(part) and "," not in part  # also if a folder is called so
-    if not is_condition and any(map(is_name, runs)):
+    if not is_condition(part) and any(map(is_name, runs)):
         return is_name
     try:
         matches = _make_matcher(part, runs)
@@ -332,7 +343,7 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
         if "/" in part or any(map(has_part, runs)):
             return has_part
         raise
-    is_part = not FILTER.fullmatch(part) and not any(map(matches, runs))
+    is_part = not is_condition(part) and not any(map(matches, runs))
     return has_part if is_part else matches
 
 
@@ -356,7 +367,7 @@ def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
             something else than a number.
     """
     parts = FILTER.fullmatch(word)
-    if not parts:
+    if not parts or not is_condition(word):
         matches = _make_path_matcher(word, runs)
         if SIGNS.search(word) and not any(map(matches, runs)):
             raise ValueError(_describe_no_filter(word))
@@ -383,6 +394,9 @@ def _describe_no_filter(word: str) -> str:
     """The line for a word that looks like a condition and is none."""
     plain = word.lstrip("~+-!/ ")
     others = [plain]
+    if NEXT_SETTING.search(plain):
+        filters = " ".join(NEXT_SETTING.split(plain))
+        return f"{word} is no run and no filter; did you mean the filters {filters}?"
     if word.startswith(("~", "!", "-")) and "!=" not in plain:
         others = [plain.replace("=", "!=", 1)]
     hints = [other for other in others if FILTER.fullmatch(other)]
@@ -445,18 +459,24 @@ def _known_paths(runs: Iterable[Run]) -> Iterable[str]:
         yield from run.config
 
 
-def find_setting(word: str, runs: Sequence[Run]) -> str:
+def find_setting(
+    word: str,
+    runs: Sequence[Run],
+    option: str = "",
+) -> str:
     """The path of the setting that a word names: ``depth`` → ``model.depth``.
 
     Args:
         word: a path, a group, or the last word of a path.
         runs: the runs, which may have settings of earlier versions or of a user's own loop.
+        option: the option that the word is the value of, for the message; empty for none.
 
     Raises:
         ValueError: there is no such setting, or there are several; the message has the nearest.
     """
     known = [path for path in dict.fromkeys(_known_paths(runs)) if path not in RESULTS]
-    return _full_path(word, known)
+    with naming_option(option):
+        return _full_path(word, known)
 
 
 def find_runs_of(

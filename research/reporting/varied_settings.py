@@ -7,6 +7,7 @@ from typing import Any
 from research.config.naming import NOT_IN_RUN_NAME, given_values
 from research.config.schema import Config, flatten, setting_paths
 from research.config.validation import choices_of
+from research.config.wording import pluralize
 from research.records.runs import Run, natural_order
 
 DEFAULTS = flatten(Config())
@@ -287,7 +288,7 @@ def length_in_words(runs: Iterable[Run]) -> str:
     if len(lengths) != 1:
         return ""
     (steps,) = lengths
-    return "1 step" if steps == 1 else f"{steps} steps"
+    return pluralize(steps, "step")
 
 
 def _written_for_all(runs: Sequence[Run]) -> list[str]:

@@ -92,6 +92,7 @@ def test_the_table_has_the_runs_that_match_every_filter(fathom, five_runs, filte
         (["one/", "skip"], ["fits one/ skip; skip is a setting: skip=VALUE"]),
         (["model.depth"], ["; model.depth is a setting: model.depth=VALUE"]),
         (["nix"], ["fits nix\n"]),
+        (["depth=2,skip=none,seed=7"], ["did you mean the filters depth=2 skip=none seed=7?"]),
         (["skp=none"], ["skp", "did you mean skip"]),
         (["model.dpeth=2"], ["model.dpeth", "did you mean model.depth?"]),
         (["model.depth>"], ["model.depth> must compare with a number, got nothing"]),
