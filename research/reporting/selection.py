@@ -201,6 +201,9 @@ def _make_path_matcher(part: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     Where it is the name of a folder, such as that of a sweep, it stands for that folder alone, and
     not for others whose names it is a part of.
     """
+    is_in_folder = _make_folder_matcher(part, runs)
+    if is_in_folder is not None:
+        return is_in_folder
 
     def is_below(run: Run) -> bool:
         return part in run.directory.parts
@@ -211,6 +214,21 @@ def _make_path_matcher(part: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     if not part.strip("./"):  # a folder that holds more than runs
         return is_below
     return is_below if any(map(is_below, runs)) else has_part
+
+
+def _make_folder_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool] | None:
+    """The function that says whether a run is in the folder that a word names, however written.
+
+    None where the word is no folder with runs, such as ``./outputs/depth/`` or an absolute path.
+    """
+    folder = os.path.abspath(word)
+    if not word.strip("./") or not os.path.isdir(folder):
+        return None
+
+    def is_in_folder(run: Run) -> bool:
+        return f"{os.path.abspath(run.directory)}/".startswith(f"{folder}/")
+
+    return is_in_folder if any(map(is_in_folder, runs)) else None
 
 
 def match_runs(
@@ -239,7 +257,7 @@ def match_runs(
         fault = f"none of the {len(runs)} runs under {place} fits {text}"
         if len(runs) == 1:
             fault = f"the only run under {place} does not fit {text}"
-        raise ValueError(f"{fault}{_filter_hint(words, runs[0])}")
+        raise ValueError(f"{fault}{_filter_hint(words, runs[0]) or _hint_at_each(words, runs)}")
     return _newest(matching) if LAST in words else matching
 
 
@@ -327,13 +345,16 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     Raises:
         ValueError: the word is no part of a path, and no condition that can be understood.
     """
+    is_in_folder = _make_folder_matcher(word, runs)
+    if is_in_folder is not None:
+        return is_in_folder
     part = word.removeprefix("./").removeprefix(f"{ROOT}/").rstrip("/")
 
     def is_name(run: Run) -> bool:
         return part in (str(_relative_path(run)), run.directory.name)
 
     def has_part(run: Run) -> bool:
-        return bool(part) and part in str(_relative_path(run))
+        return bool(part.strip(".")) and part in str(_relative_path(run))
 
     if not is_condition(part) and any(map(is_name, runs)):
         return is_name
@@ -582,6 +603,14 @@ def _parse_number(text: str) -> float | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _hint_at_each(words: Sequence[str], runs: Sequence[Run]) -> str:
+    """What is said of several words of which each alone fits some run; else empty."""
+    for word in words:
+        if word != LAST and not any(map(_make_matcher(word, runs), runs)):
+            return ""
+    return "; each word alone fits some, but a run must fit all of them" if len(words) > 1 else ""
 
 
 def _filter_hint(words: Sequence[str], run: Run) -> str:

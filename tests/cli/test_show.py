@@ -180,6 +180,8 @@ def test_several_directories_are_shown_one_after_the_other(fathom, make_run):
         (["lr>0.1"], ["lr is not a setting; did you mean optimizer.learning_rate?"]),
         (["loss<2"], ["loss<2 must compare numbers, got one of cross", "did you mean train_loss?"]),
         (["/"], ["there is no run /"]),
+        (["."], ["there is no run ."]),
+        (["outputs/"], ["outputs/ fits 5 runs"]),
         (["skp=none"], ["skp is not a setting; did you mean skip?"]),
         (["model.depth>x"], ["model.depth>x must compare with a number, got x"]),
     ],
