@@ -302,8 +302,9 @@ class Runs(Sequence[Run]):
         names = [kind, x, y, color, facet, log]
         check_texts("kind, x, y, color, facet and log", names, 'runs.plot("line", x="depth")')
         self._check_any()
-        is_several = isinstance(steps, Iterable) and not isinstance(steps, str)
-        several = steps if is_several else [steps]
+        steps_in_words = str(steps)
+        if isinstance(steps, Iterable) and not isinstance(steps, str):
+            steps_in_words = ",".join(map(str, steps))
         options = PlotOptions(
             kind=kind,
             x=x,
@@ -311,7 +312,7 @@ class Runs(Sequence[Run]):
             color=color,
             facet=facet,
             log=log,
-            steps=",".join(map(str, several)),
+            steps=steps_in_words,
         )
         with _without_dashes():
             return draw_runs(self._runs, options)

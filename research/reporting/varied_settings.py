@@ -283,8 +283,8 @@ def fixed_in_words(runs: Sequence[Run]) -> str:
 
 def length_in_words(runs: Iterable[Run]) -> str:
     """``300 steps`` if all runs that ended well have as many; else empty."""
-    lengths = {run.info.get("steps") for run in runs if run.status == "done"}
-    lengths.discard(None)
+    recorded = [run.info.get("steps") for run in runs if run.status == "done"]
+    lengths = {steps for steps in recorded if steps is not None}
     if len(lengths) != 1:
         return ""
     (steps,) = lengths

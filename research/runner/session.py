@@ -284,7 +284,7 @@ def prepare_jax(devices: int | None = 1) -> None:
         if getattr(jax.config, flag, None) in VALUES_THAT_RAISE:
             jax.config.update(flag, harmless)
             print(f"fathom: {flag.upper()} is switched off: {reason}", file=sys.stderr)
-    if X64_VARIABLE in os.environ and jax.config.jax_enable_x64:
+    if X64_VARIABLE in os.environ and getattr(jax.config, "jax_enable_x64", False):
         print(f"fathom: {X64_VARIABLE} has no effect: {X64_INSTEAD}", file=sys.stderr)
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has

@@ -150,7 +150,7 @@ def test_rows_that_are_no_names_are_named(sweep, rows):
 def test_the_steps_of_a_profile_may_be_numbers(sweep):
     runs = research.load("outputs", "depth=4")
     several = runs.plot("profile", steps=[0, 1])
-    assert len(several.figure.axes) == 2 * len(runs.plot("profile", steps=np.int64(1)).figure.axes)
+    assert len(several.figure.axes) == 2 * len(runs.plot("profile", steps=1).figure.axes)
 
 
 def test_runs_differ_from_the_others_as_the_command_says(sweep):
