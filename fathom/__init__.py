@@ -24,9 +24,11 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):  # Python asks for these itself
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name not in dir(research):
-        names = [each for each in dir(research) if not each.startswith("_")]
+        names = research.INTERFACE
         hint = difflib.get_close_matches(name, names, n=1)
-        end = f"; did you mean fathom.{hint[0]}?" if hint else ""
+        end = f"; it has {', '.join(names)}"
+        if hint:
+            end = f"; did you mean fathom.{hint[0]}?"
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{end}")
     return getattr(research, name)
 

@@ -31,6 +31,7 @@ _MODULES = {
     "preflight": "research.watching.preflight",
     "Monitor": "research.watching.monitor",
 }
+INTERFACE = tuple(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

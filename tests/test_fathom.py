@@ -17,6 +17,13 @@ def test_it_has_the_names_of_research():
         from fathom import nothing as nothing
 
 
+def test_what_it_does_not_have_leads_to_what_it_has():
+    with pytest.raises(AttributeError, match="'plot'; it has load, train, sweep, watch, "):
+        _ = fathom.plot
+    with pytest.raises(AttributeError, match="did you mean fathom.load"):
+        _ = fathom.lod
+
+
 def test_importing_it_imports_nothing_slow():
     script = "import sys, fathom; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script])

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from research.cli.overrides import prepare_arguments, report_repeated
-from research.config.errors import join_words
 from research.config.override_checks import parse_overrides
 from research.config.schema import Config
+from research.config.wording import join_words, pluralize
 from research.reporting.json_output import print_json
 from research.reporting.tables import console
 
@@ -74,11 +74,8 @@ def _print_plan(configs: Sequence[Config]) -> None:
     from research.runner.preflight import count_programs
 
     programs = count_programs(configs)
-    plural = "" if programs == 1 else "s"
-    print(
-        f"{len(configs)} runs to measure, {programs} compiled program{plural}",
-        file=sys.stderr,
-    )
+    compiled = pluralize(programs, "compiled program")
+    print(f"{len(configs)} runs to measure, {compiled}", file=sys.stderr)
 
 
 def _report_ignored(planned: Sequence["PlannedRun"]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from research.config.wording import pluralize
 from research.records.runs import METRICS, PROFILES
 from research.reporting.named_runs import common_folder, runs_in_folders
 from research.reporting.report import write_report
@@ -39,9 +40,8 @@ def main(words: Sequence[str], out: str = "") -> int:
     for table in (METRICS, PROFILES):
         report_damaged(runs, table)
     megabytes = path.stat().st_size / BYTES_OF_A_MEGABYTE
-    plural = "" if len(runs) == 1 else "s"
     console().print(
-        f"report: {escape(str(path))}   {len(runs)} run{plural}, {megabytes:.1f} MB",
+        f"report: {escape(str(path))}   {pluralize(len(runs), 'run')}, {megabytes:.1f} MB",
         soft_wrap=True,
     )
     return 0

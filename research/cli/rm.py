@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from research.config.paths import real_path
+from research.config.wording import pluralize
 from research.records.mirror import wandb_state
 from research.records.record import Lock
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run
 from research.records.trackers.identity import find_folders
+from research.records.trackers.offline import remove_dangling_link
 from research.reporting.named_runs import runs_in_folders
-from research.reporting.selection import FILTER, LAST, ROOT
+from research.reporting.selection import ROOT, is_condition
 
 NUM_LISTED = 10
 
@@ -45,8 +47,7 @@ def main(words: Sequence[str], yes: bool | str = False) -> int:
         return 1
     for run in runs:
         _remove_run(run)
-    plural = "" if len(runs) == 1 else "s"
-    print(f"removed {len(runs)} run{plural}")
+    print(f"removed {pluralize(len(runs), 'run')}")
     return 0
 
 
@@ -62,10 +63,9 @@ def _named_runs(words: Sequence[str]) -> list[Run]:
 
 def _check_whole_name(word: str, runs: Sequence[Run]) -> None:
     """Refuses a part of a name: it would fit runs that the user does not think of."""
-    is_condition = word == LAST or FILTER.fullmatch(word)
     is_folder = Path(word).is_dir() or (ROOT / word).is_dir()
     is_name = all(word in run.directory.parts for run in runs)
-    if not (is_condition or is_folder or is_name):
+    if not (is_condition(word) or is_folder or is_name):
         raise ValueError(
             f"there is no run or study {word}, and fathom rm takes no part of a name; "
             "fathom runs lists them"
@@ -98,11 +98,8 @@ def _list_runs(runs: Sequence[Run], num_folders: int) -> None:
     if len(runs) > NUM_LISTED:
         print(f"  and {len(runs) - NUM_LISTED} more", file=sys.stderr)
     if num_folders:
-        plural = "" if num_folders == 1 else "s"
-        print(
-            f"  with {num_folders} offline folder{plural} of W&B; what was uploaded stays there",
-            file=sys.stderr,
-        )
+        folders = pluralize(num_folders, "offline folder")
+        print(f"  with {folders} of W&B; what was uploaded stays there", file=sys.stderr)
 
 
 def _confirm(num_runs: int) -> bool:
@@ -111,10 +108,10 @@ def _confirm(num_runs: int) -> bool:
     Raises:
         ValueError: there is nobody to ask.
     """
-    plural = "" if num_runs == 1 else "s"
     if not sys.stdin or not sys.stdin.isatty():
         raise ValueError("fathom rm asks first, but nobody can answer here: add --yes")
-    print(f"Remove {num_runs} run{plural} for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    runs = pluralize(num_runs, "run")
+    print(f"Remove {runs} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
@@ -131,6 +128,8 @@ def _remove_run(run: Run) -> None:
         (directory / "run.json").unlink(missing_ok=True)
         for folder in [*folders, directory]:
             shutil.rmtree(folder)
+        for folder in folders:
+            remove_dangling_link(folder.parent)
     with contextlib.suppress(OSError):
         directory.parent.rmdir()  # only where it is empty
 

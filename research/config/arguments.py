@@ -1,9 +1,10 @@
 """Checks the arguments of functions that users call from Python, with one line for a mistake."""
 
+import contextlib
 import math
 import numbers
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -23,6 +24,24 @@ def short_repr(value: Any) -> str:
     '[[0.5, 1], [2, 3]]'
     """
     return " ".join(reprlib.repr(value).split())
+
+
+@contextlib.contextmanager
+def naming_option(option: str) -> Iterator[None]:
+    """Puts an option, such as ``--x``, before what is wrong with its value.
+
+    Args:
+        option: the option; empty where the value is of none.
+
+    Raises:
+        ValueError: the block raised it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not option:
+            raise
+        raise ValueError(f"{option}: {error}") from error
 
 
 def check_texts(

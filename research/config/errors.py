@@ -26,6 +26,7 @@ from research.config.validation import (
     describe_valid_values,
     suggest_numeric_setting,
 )
+from research.config.wording import join_words
 
 PATH = r"[+~]*[\w./@-]+"
 # Signs that text processors write, and those of the keyboard that they stand for.
@@ -387,10 +388,3 @@ def _find_named(name: str, paths: Sequence[str]) -> str | None:
         if path.rpartition(".")[2] == name:
             return path
     return None
-
-
-def join_words(words: Sequence[str], conjunction: str) -> str:
-    """The words with commas, and a conjunction before the last."""
-    if len(words) == 1:
-        return words[0]
-    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"

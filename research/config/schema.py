@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -325,6 +326,17 @@ def text_paths() -> frozenset[str]:
     """The paths of settings that are text, or a list of words."""
     words = [item.path for item in iter_declared() if item.field.type == tuple[str, ...]]
     return paths_of_type(str).union(words)
+
+
+@functools.cache
+def list_paths() -> frozenset[str]:
+    """The paths of settings that take a list."""
+    paths = set()
+    for item in iter_declared():
+        kinds = (item.field.type, *typing.get_args(item.field.type))  # also tuple[int, ...] | None
+        if any(typing.get_origin(kind) is tuple for kind in kinds):
+            paths.add(item.path)
+    return frozenset(paths)
 
 
 @functools.cache

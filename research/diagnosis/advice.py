@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from research.config.options import Precision
 from research.config.schema import OPTIONS, selector_of
 from research.diagnosis import findings
 from research.diagnosis.depth import BAND
@@ -513,10 +514,9 @@ def _smaller_loss_scale(situation: Situation) -> Iterator[Remedy]:
     settings = situation.settings
     yield Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
     scale = settings.get("precision.loss_scale")
-    if settings.get("precision.loss_scaling") == "static" and scale:
-        yield Remedy(
-            f"precision.loss_scale={scale / 1024:.4g}", LOSS_SCALING, note=f"now {scale:g}"
-        )
+    if settings.get("precision.loss_scaling") != "none" and scale:
+        smaller = min(scale / 1024, Precision.loss_scale)
+        yield Remedy(f"precision.loss_scale={smaller:g}", LOSS_SCALING, note=f"now {scale:g}")
     yield Remedy("precision=mixed_bfloat16", BFLOAT16)
 
 

@@ -47,7 +47,7 @@ INPUTS = Kind(
     "inputs",
     "Inputs",
     "The training inputs are constant or not finite; under `fathom.watch`, the arguments of the "
-    "loss besides its parameters are all zero, or not finite when numbers stop being finite.",
+    "loss other than its parameters are all zero, or not finite when numbers stop being finite.",
     Severity.severe,
     "mean square of the inputs",
 )

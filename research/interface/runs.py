@@ -10,7 +10,7 @@ from research.config.arguments import check_texts, short_repr
 from research.records.runs import Run
 from research.reporting.collection import Runs, load_runs
 from research.reporting.json_output import run_object
-from research.reporting.selection import find_setting
+from research.reporting.selection import ROOT, find_setting
 from research.reporting.tables import format_number
 
 if TYPE_CHECKING:
@@ -103,8 +103,12 @@ def load(root: str | Path = "outputs", *filters: str) -> Runs:
             f"root must be a folder, got {root}: filters follow it, as in "
             f'fathom.load("outputs", "{root}")'
         )
+    folder = Path(root).expanduser()
+    if folder != ROOT and not folder.is_dir():
+        state = "which is a file" if folder.exists() else "which does not exist"
+        raise ValueError(f"root must be a folder with runs, got {root}, {state}")
     # Absolute, because each file is read when it is needed, possibly from another directory.
-    return load_runs(Path(root).absolute(), filters, RecordedRun)
+    return load_runs(folder.absolute(), filters, RecordedRun)
 
 
 def runs_in(directories: Sequence[Path]) -> Runs:

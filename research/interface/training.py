@@ -12,12 +12,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from research.config.arguments import describe_argument
 from research.config.override_checks import MAX_JOBS
-from research.config.schema import text_paths
+from research.config.schema import list_paths, setting_paths, text_paths
 from research.interface.runs import RecordedRun, runs_in
 from research.reporting.collection import Runs
 
@@ -108,6 +109,7 @@ def _words(overrides: Iterable[Overrides]) -> list[str]:
             words.append(override)
         elif isinstance(override, Mapping):
             for path, value in override.items():
+                _check_one_value(path, value)
                 words.append(_make_word(path, value))
         elif isinstance(override, Sequence):
             words += _check_words(override)
@@ -170,6 +172,20 @@ def _check_no_sweep(words: Sequence[str]) -> None:
         raise ValueError(f'{named[-1]} is a sweep: fathom.sweep({{}}, "{named[-1]}") trains it')
 
 
+def _check_one_value(path: Any, value: Any) -> None:
+    """Refuses the values of several runs, with the call that trains them.
+
+    Raises:
+        ValueError: the setting takes no list.
+    """
+    is_list = isinstance(value, list | tuple | range) or np.ndim(value) > 0
+    if is_list and path in setting_paths() and path not in list_paths():
+        raise ValueError(
+            f"{path} must have one value, got {describe_argument(value)}: "
+            f'fathom.sweep({{"{path}": […]}}) trains a run for each'
+        )
+
+
 def _make_word(path: str, value: Any) -> str:
     """A setting as a word of the command line; a text that Hydra cannot parse is quoted.
 
@@ -203,6 +219,8 @@ def _text_of(path: str, value: Any) -> str:
         )
     if isinstance(value, list | tuple):
         return f"[{','.join(_text_of(path, each) for each in value)}]"
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     text = _value(value)
     if not isinstance(value, str) or _is_read_as_it_is(path, value):
         return text

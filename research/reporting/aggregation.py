@@ -388,6 +388,13 @@ def format_mean(summary: Summary, *, is_factor: bool = False) -> str:
     return format_interval(summary.mean, half_width)
 
 
+def seeds_in_words(summary: Summary) -> str:
+    """``(2 of 3)``: how many seeds a mean has; empty where none is missing."""
+    if summary.count == summary.num_seeds:
+        return ""
+    return f"({summary.count} of {summary.num_seeds})"
+
+
 def format_interval(mean: float, half_width: float) -> str:
     """``0.931 ± 0.004``; ``(1.2 ± 0.3)e-07`` where the numbers are very small or large."""
     largest = max(abs(mean), half_width)

@@ -4,7 +4,7 @@ import contextlib
 import html
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from research.config.arguments import check_texts, describe_argument
 from research.config.suggestions import format_suggestion
+from research.config.wording import pluralize
 from research.gauges.numbering import entry_layers
 from research.gauges.table import OF_SIGNALS
 from research.records.runs import METRICS, Columns, Run
@@ -67,6 +68,11 @@ class Runs(Sequence[Run]):
     def __len__(self) -> int:
         return len(self._runs)
 
+    def _check_any(self) -> None:
+        """Raises ValueError where there are no runs, of which nothing can be shown."""
+        if not self._runs:
+            raise ValueError("there are no runs here: a slice or a list of none")
+
     @overload
     def __getitem__(self, index: int) -> Run: ...
 
@@ -88,6 +94,7 @@ class Runs(Sequence[Run]):
             ValueError: none matches, or a filter cannot be understood.
         """
         check_texts("filters", filters, 'runs.select("skip=none", "depth>30")')
+        self._check_any()
         return Runs(match_runs(self._runs, filters))
 
     def varying(self) -> list[str]:
@@ -134,6 +141,7 @@ class Runs(Sequence[Run]):
         import pyarrow as pa
 
         check_texts("metrics", names, 'runs.metrics("train_loss", "eval_loss")')
+        self._check_any()
         tables = [_metrics_of(run) for run in self._runs]
         known = _names_in(tables)
         for name in names:
@@ -167,6 +175,7 @@ class Runs(Sequence[Run]):
         import pyarrow as pa
 
         check_texts("gauges", [gauge], 'runs.profiles("grad_norm")')
+        self._check_any()
         gauge = find_gauge(gauge, self._runs)
         steps = []
         layers = []
@@ -194,6 +203,7 @@ class Runs(Sequence[Run]):
             ValueError: no run recorded it.
         """
         check_texts("names", [name], 'runs.array("grad_norm")')
+        self._check_any()
         try:
             gauge = find_gauge(name, self._runs)
         except ValueError:
@@ -251,7 +261,8 @@ class Runs(Sequence[Run]):
             ValueError: there is no such number or setting.
         """
         check_texts("values", values, 'runs.summary("eval_accuracy", "train_loss")')
-        named_rows = [rows] if isinstance(rows, str) else rows
+        self._check_any()
+        named_rows = [rows] if isinstance(rows, str) or not isinstance(rows, Iterable) else rows
         check_texts("rows and columns", [*named_rows, columns], 'rows=["depth"], columns="skip"')
         with _without_dashes():
             return summary_table(self._runs, values=values, rows=named_rows, columns=columns)
@@ -265,7 +276,7 @@ class Runs(Sequence[Run]):
         color: str = "",
         facet: str = "",
         log: str = "",
-        steps: str = "",
+        steps: str | int | Sequence[int] = "",
     ) -> "Drawing":
         """Draws a figure as ``fathom plot`` does; a notebook shows it.
 
@@ -276,7 +287,8 @@ class Runs(Sequence[Run]):
             color: the setting that has colours.
             facet: the setting that has panels.
             log: the logarithmic axes: ``x``, ``y``, ``xy`` or ``none``.
-            steps: the steps of a profile, separated by commas.
+            steps: the steps of a profile: a number, several of them, or a text such as
+                ``"first,last"``.
 
         Returns:
             The drawing; ``.save("figure.pdf")`` writes it, ``.figure`` is matplotlib's.
@@ -289,6 +301,10 @@ class Runs(Sequence[Run]):
 
         names = [kind, x, y, color, facet, log]
         check_texts("kind, x, y, color, facet and log", names, 'runs.plot("line", x="depth")')
+        self._check_any()
+        steps_in_words = str(steps)
+        if isinstance(steps, Iterable) and not isinstance(steps, str):
+            steps_in_words = ",".join(map(str, steps))
         options = PlotOptions(
             kind=kind,
             x=x,
@@ -296,7 +312,7 @@ class Runs(Sequence[Run]):
             color=color,
             facet=facet,
             log=log,
-            steps=str(steps),
+            steps=steps_in_words,
         )
         with _without_dashes():
             return draw_runs(self._runs, options)
@@ -317,6 +333,9 @@ class Runs(Sequence[Run]):
                 "other must be a run or runs, such as those of fathom.load, "
                 f"got {describe_argument(other)}"
             )
+        self._check_any()
+        if not others:
+            raise ValueError("other must be a run or runs, got none")
         return compare_runs(self._runs, others)
 
     def _labels(self) -> list[str]:
@@ -343,7 +362,7 @@ class Runs(Sequence[Run]):
     def __repr__(self) -> str:
         paths = ", ".join(short_name(path) for path in self.varying())
         differ = f" that differ in {paths}" if paths else ""
-        return f"<{len(self)} runs{differ}>"
+        return f"<{pluralize(len(self), 'run')}{differ}>"
 
     def _repr_html_(self) -> str:
         """The first runs as a table; what comes from the runs is escaped."""

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from research.config.wording import pluralize
 from research.gauges.numbering import INPUT
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
@@ -117,7 +118,7 @@ def _pairing_lines(comparison: Comparison) -> list[str]:
     num_pairs = (len(comparison.a) + len(comparison.b) - comparison.num_unpaired) // 2
     if not num_pairs:
         return ["no run of A has a partner in B with the same seed, so nothing is paired"]
-    pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
+    pairs = pluralize(num_pairs, "pair")
     line = f"{pairs} of runs with the same seed, and equal in all that both sides vary"
     if comparison.num_unpaired:
         others = (

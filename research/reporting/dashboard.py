@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from research.records.runs import METRICS, Run
+from research.records.runs import METRICS, PROFILES, Run
 from research.reporting.named_runs import leave_out_damaged_silently
 from research.reporting.page_data import (
     Detail,
@@ -26,6 +26,7 @@ from research.reporting.page_data import (
     run_key,
 )
 from research.reporting.report import make_page
+from research.reporting.selection import report_damaged
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 8765
@@ -54,6 +55,7 @@ class Catalog:
         self._last_search = -float("inf")
         self._last_look = -float("inf")
         self._index: dict[str, Any] = {}
+        self._reported: set[tuple[str, str]] = set()  # tables that were checked for damage
 
     def index(self) -> dict[str, Any]:
         """The table of runs, read again where files have changed."""
@@ -71,11 +73,20 @@ class Catalog:
             self._last_search = -float("inf")
 
     def details(self, key: str) -> dict[str, Any] | None:
-        """The curves and profiles of a run; None where no run has this key."""
+        """The curves and profiles of a run; None where no run has this key.
+
+        A damaged table is named on standard error when the run is shown first.
+        """
         run = self._runs.get(key)
         if run is None:
             return None
-        return make_details(Run(run.directory), Detail())
+        shown = Run(run.directory)
+        details = make_details(shown, Detail())
+        for table in (METRICS, PROFILES):
+            if (key, table) not in self._reported:
+                report_damaged([shown], table)
+                self._reported.add((key, table))
+        return details
 
     def _refresh(self, now: float) -> None:
         runs = self._runs

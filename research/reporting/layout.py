@@ -99,9 +99,9 @@ def choose_layout(
     Raises:
         ValueError: there is no such setting, or one is named twice.
     """
-    x_path = find_setting(x, runs) if x else ""
-    color_path = find_setting(color, runs) if color else ""
-    facet_path = find_setting(facet, runs) if facet else ""
+    x_path = find_setting(x, runs, "--x") if x else ""
+    color_path = find_setting(color, runs, "--color") if color else ""
+    facet_path = find_setting(facet, runs, "--facet") if facet else ""
     named = [path for path in (x_path, color_path, facet_path) if path]
     for path in named:
         if named.count(path) > 1:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from research.config.arguments import naming_option
 from research.config.suggestions import format_suggestion
 from research.gauges.table import DIAGNOSTICS, GAUGES, Diagnostic
 from research.gauges.table import METRICS as DECLARED_METRICS
@@ -179,17 +180,27 @@ QUANTITIES = (
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}
 
 
-def find_quantity(name: str, runs: Sequence[Run]) -> Quantity:
+def find_quantity(
+    name: str,
+    runs: Sequence[Run],
+    option: str = "",
+) -> Quantity:
     """The quantity with this name; of a recorded metric or inspection, the last value.
 
     Args:
         name: one of ``QUANTITIES``, or a column of ``metrics`` or ``inspections`` with one number
             a step.
         runs: the runs that are to have it.
+        option: the option that has the name as its value, for the message; empty for none.
 
     Raises:
         ValueError: there is no such number; the message has the nearest name.
     """
+    with naming_option(option):
+        return _find_quantity(name, runs)
+
+
+def _find_quantity(name: str, runs: Sequence[Run]) -> Quantity:
     name = name.replace("-", "_")
     if name in BY_NAME:
         return BY_NAME[name]

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from research.config.wording import format_steps, pluralize
 from research.records.replayed import LEAST_HISTORY, Event, PrecisionTrial, Replayed
 from research.reporting.json_output import json_value
 from research.reporting.tables import format_number
@@ -16,7 +17,7 @@ MOST_LISTED = 8  # examples of a batch that are written out
 
 def describe_replayed(replayed: Replayed) -> str:
     """What went wrong where, and what would have prevented it, in a few plain sentences."""
-    steps = f"Replayed steps {replayed.start}–{replayed.end}"
+    steps = f"Replayed {format_steps(replayed.start, replayed.end)}"
     origin = replayed.origin
     if origin is None:
         is_short = replayed.end - replayed.start < LEAST_HISTORY
@@ -53,8 +54,7 @@ def describe_event(event: Event) -> str:
     """
     subject = _subject(event)
     if event.others:
-        noun = "layer" if event.others == 1 else "layers"
-        subject = f"{subject} (and of {event.others} further {noun})"
+        subject = f"{subject} (and of {pluralize(event.others, 'further layer')})"
     verb = "are" if subject.startswith("the weights") else "is"
     if event.value is None:
         return f"{subject} {verb} not finite"
@@ -118,7 +118,7 @@ def events_table(replayed: Replayed) -> Table:
     table.add_column("value", justify="right")
     table.add_column("most before", justify="right")
     for event in replayed.events:
-        others = f" + {event.others} layers" if event.others else ""
+        others = f" + {pluralize(event.others, 'layer')}" if event.others else ""
         table.add_row(
             str(event.step),
             event.quantity,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from research.config.arguments import naming_option
 from research.config.schema import iter_declared, setting_paths
 from research.config.suggestions import SETTING_SYNONYMS, format_suggestion
 from research.config.validation import choices_of
@@ -26,6 +27,7 @@ NAMED_RUNS = 4  # how many runs an error message lists
 LAST = "last"
 FILTER = re.compile(r"\s*([\w.]+)\s*(!=|>=|<=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
 SIGNS = re.compile(r"[=<>]")
+NEXT_SETTING = re.compile(r",(?=[\w.]+=)")  # in the name of a run, such as depth=4,skip=none
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -137,6 +139,17 @@ def report_damaged(runs: Iterable[Run], table: str) -> None:
             print(f"fathom: left out: {DamagedTable(run.directory, table)}", file=sys.stderr)
 
 
+def is_condition(word: str) -> bool:
+    """Whether a word is a condition or ``last``, and not a name or a part of one.
+
+    >>> is_condition("skip=none,identity"), is_condition("depth=4,skip=none")
+    (True, False)
+    """
+    if word == LAST:
+        return True
+    return bool(FILTER.fullmatch(word)) and not NEXT_SETTING.search(word)
+
+
 def describe_no_runs(root: Path) -> str:
     """Why no run was found in a folder: none of them can be read, or there is none."""
     if _is_in_way(root):
@@ -174,12 +187,9 @@ def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
 def _runs_by_path(words: Sequence[str], root: Path) -> list[Run]:
     """The runs whose path has every word that is no condition. Their records are not read."""
     runs = find_runs(root)
-    parts = []
-    for word in words:
-        is_condition = word == LAST or FILTER.fullmatch(word)
-        if not is_condition:
-            parts.append(word)
-    for part in parts:
+    for part in words:
+        if is_condition(part):
+            continue
         has_part = _make_path_matcher(part, runs)
         runs = [run for run in runs if has_part(run)]
     return runs
@@ -191,6 +201,9 @@ def _make_path_matcher(part: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     Where it is the name of a folder, such as that of a sweep, it stands for that folder alone, and
     not for others whose names it is a part of.
     """
+    is_in_folder = _make_folder_matcher(part, runs)
+    if is_in_folder is not None:
+        return is_in_folder
 
     def is_below(run: Run) -> bool:
         return part in run.directory.parts
@@ -201,6 +214,21 @@ def _make_path_matcher(part: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     if not part.strip("./"):  # a folder that holds more than runs
         return is_below
     return is_below if any(map(is_below, runs)) else has_part
+
+
+def _make_folder_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool] | None:
+    """The function that says whether a run is in the folder that a word names, however written.
+
+    None where the word is no folder with runs, such as ``./outputs/depth/`` or an absolute path.
+    """
+    folder = os.path.abspath(word)
+    if not word.strip("./") or not os.path.isdir(folder):
+        return None
+
+    def is_in_folder(run: Run) -> bool:
+        return f"{os.path.abspath(run.directory)}/".startswith(f"{folder}/")
+
+    return is_in_folder if any(map(is_in_folder, runs)) else None
 
 
 def match_runs(
@@ -224,10 +252,12 @@ def match_runs(
             matches = _make_matcher(word, runs)
             matching = [run for run in matching if matches(run)]
     if not matching:
-        raise ValueError(
-            f"none of the {len(runs)} runs under {root.absolute()} fits {' '.join(words)}"
-            f"{_filter_hint(words, runs[0])}"
-        )
+        text = " ".join(words)
+        place = root.absolute()
+        fault = f"none of the {len(runs)} runs under {place} fits {text}"
+        if len(runs) == 1:
+            fault = f"the only run under {place} does not fit {text}"
+        raise ValueError(f"{fault}{_filter_hint(words, runs[0]) or _hint_at_each(words, runs)}")
     return _newest(matching) if LAST in words else matching
 
 
@@ -263,7 +293,7 @@ def _check_each_name(words: Sequence[str]) -> None:
     Raises:
         ValueError: naming the first that does not.
     """
-    if not any(word == LAST or FILTER.fullmatch(word) for word in words):
+    if not any(map(is_condition, words)):
         for word in words:
             find_named_runs([word])
 
@@ -295,7 +325,7 @@ def _select_by_name(
     """
     found = find_runs(ROOT)
     runs = readable(found)
-    if not runs and (found or _is_in_way(ROOT)):
+    if not runs:
         raise ValueError(describe_no_runs(ROOT))
     matching = runs
     for word in words:
@@ -315,16 +345,18 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     Raises:
         ValueError: the word is no part of a path, and no condition that can be understood.
     """
+    is_in_folder = _make_folder_matcher(word, runs)
+    if is_in_folder is not None:
+        return is_in_folder
     part = word.removeprefix("./").removeprefix(f"{ROOT}/").rstrip("/")
 
     def is_name(run: Run) -> bool:
         return part in (str(_relative_path(run)), run.directory.name)
 
     def has_part(run: Run) -> bool:
-        return bool(part) and part in str(_relative_path(run))
+        return bool(part.strip(".")) and part in str(_relative_path(run))
 
-    is_condition = FILTER.fullmatch(part) and "," not in part  # also if a folder is called so
-    if not is_condition and any(map(is_name, runs)):
+    if not is_condition(part) and any(map(is_name, runs)):
         return is_name
     try:
         matches = _make_matcher(part, runs)
@@ -332,7 +364,7 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
         if "/" in part or any(map(has_part, runs)):
             return has_part
         raise
-    is_part = not FILTER.fullmatch(part) and not any(map(matches, runs))
+    is_part = not is_condition(part) and not any(map(matches, runs))
     return has_part if is_part else matches
 
 
@@ -356,7 +388,7 @@ def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
             something else than a number.
     """
     parts = FILTER.fullmatch(word)
-    if not parts:
+    if not parts or not is_condition(word):
         matches = _make_path_matcher(word, runs)
         if SIGNS.search(word) and not any(map(matches, runs)):
             raise ValueError(_describe_no_filter(word))
@@ -383,6 +415,9 @@ def _describe_no_filter(word: str) -> str:
     """The line for a word that looks like a condition and is none."""
     plain = word.lstrip("~+-!/ ")
     others = [plain]
+    if NEXT_SETTING.search(plain):
+        filters = " ".join(NEXT_SETTING.split(plain))
+        return f"{word} is no run and no filter; did you mean the filters {filters}?"
     if word.startswith(("~", "!", "-")) and "!=" not in plain:
         others = [plain.replace("=", "!=", 1)]
     hints = [other for other in others if FILTER.fullmatch(other)]
@@ -445,18 +480,24 @@ def _known_paths(runs: Iterable[Run]) -> Iterable[str]:
         yield from run.config
 
 
-def find_setting(word: str, runs: Sequence[Run]) -> str:
+def find_setting(
+    word: str,
+    runs: Sequence[Run],
+    option: str = "",
+) -> str:
     """The path of the setting that a word names: ``depth`` → ``model.depth``.
 
     Args:
         word: a path, a group, or the last word of a path.
         runs: the runs, which may have settings of earlier versions or of a user's own loop.
+        option: the option that the word is the value of, for the message; empty for none.
 
     Raises:
         ValueError: there is no such setting, or there are several; the message has the nearest.
     """
     known = [path for path in dict.fromkeys(_known_paths(runs)) if path not in RESULTS]
-    return _full_path(word, known)
+    with naming_option(option):
+        return _full_path(word, known)
 
 
 def find_runs_of(
@@ -562,6 +603,14 @@ def _parse_number(text: str) -> float | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _hint_at_each(words: Sequence[str], runs: Sequence[Run]) -> str:
+    """What is said of several words of which each alone fits some run; else empty."""
+    for word in words:
+        if word != LAST and not any(map(_make_matcher(word, runs), runs)):
+            return ""
+    return "; each word alone fits some, but a run must fit all of them" if len(words) > 1 else ""
 
 
 def _filter_hint(words: Sequence[str], run: Run) -> str:

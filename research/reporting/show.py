@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from research.config.wording import pluralize
 from research.diagnosis.words import name_layer, name_signal, name_steps
 from research.gauges.table import OF_SIGNALS, SIGNAL_GRAD, TRACKED_DIAGNOSTICS
 from research.records.replayed import read_replayed
@@ -57,7 +58,8 @@ def show_run(run: Run) -> None:
     out = console()
     directory = escape(str(run.directory))
     status = escape(run.status)
-    out.print(f"[bold]{directory}[/]  {status}  {run.num_steps} steps", soft_wrap=True)
+    steps = pluralize(run.num_steps, "step")
+    out.print(f"[bold]{directory}[/]  {status}  {steps}", soft_wrap=True)
     out.print("  ".join(_settings(run)), soft_wrap=True, markup=False)
     for name in ("tags", "notes"):
         if info.get(name):

@@ -12,6 +12,7 @@ from research.reporting.aggregation import (
     Summary,
     group_runs,
     left_out_in_words,
+    seeds_in_words,
     summarize,
     usual_seeds,
 )
@@ -168,7 +169,9 @@ class SummaryTable:
             notes.append("* best mean of its column; cells with runs that failed cannot be best")
         left_out = left_out_in_words(self._summaries_of_groups())
         if left_out:
-            notes.append(f"not averaged: {left_out}; (2 of 3) says how many seeds a mean has")
+            shown = [text for text in map(seeds_in_words, self.summaries()) if text]
+            meaning = f"; {shown[0]} says how many seeds a mean has" if shown else ""
+            notes.append(f"not averaged: {left_out}{meaning}")
         return notes
 
 
@@ -198,9 +201,9 @@ def summary_table(
         raise ValueError("--value and --rows take names between commas, got an empty one")
     if "," in columns:
         raise ValueError(f"--columns must be one setting, got {columns}: others become rows")
-    quantities = [find_quantity(name, runs) for name in values]
-    row_paths = [find_setting(word, runs) for word in rows]
-    column_path = find_setting(columns, runs) if columns else ""
+    quantities = [find_quantity(name, runs, "--value") for name in values]
+    row_paths = [find_setting(word, runs, "--rows") for word in rows]
+    column_path = find_setting(columns, runs, "--columns") if columns else ""
     _check_once("--value", [quantity.name for quantity in quantities])
     _check_once("--rows and --columns", [*row_paths, column_path])
     if column_path and len(quantities) > 1:

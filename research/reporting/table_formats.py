@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from research.reporting.aggregation import Summary, format_mean
+from research.reporting.aggregation import Summary, format_mean, seeds_in_words
 from research.reporting.json_output import json_value
 from research.reporting.quantities import Quantity
 from research.reporting.summary_table import Row, SummaryTable
@@ -43,13 +43,8 @@ def cell_text(summary: Summary | None, quantity: Quantity) -> str:
     """A cell as text: the mean, its interval, and how many seeds it has where some are missing."""
     if summary is None:
         return ""
-    return format_mean(summary, is_factor=quantity.is_factor) + _count_text(summary)
-
-
-def _count_text(summary: Summary) -> str:
-    if summary.count == summary.num_seeds:
-        return ""
-    return f" ({summary.count} of {summary.num_seeds})"
+    mean = format_mean(summary, is_factor=quantity.is_factor)
+    return f"{mean} {seeds_in_words(summary)}".rstrip()
 
 
 def terminal_table(table: SummaryTable) -> Table:
@@ -136,12 +131,12 @@ def _latex_cell(
     if summary is None:
         return ""
     if not summary.count:
-        return "--" + _count_text(summary)
+        return f"-- {seeds_in_words(summary)}".rstrip()
     text = format_mean(summary, is_factor=quantity.is_factor)
     formula = _latex_formula(text)
     if is_best:
         formula = f"\\mathbf{{{formula}}}"
-    return f"${formula}${_count_text(summary)}"
+    return f"${formula}$ {seeds_in_words(summary)}".rstrip()
 
 
 def _latex_formula(text: str) -> str:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from research.config.wording import pluralize
 from research.diagnosis.findings import DEAD, EXPLODING, VANISHING, LayerRange
 from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
@@ -120,7 +121,7 @@ def print_run(info: Mapping[str, Any]) -> None:
     compiling = info["seconds"]["compile"]
     out.print(
         f"{format_final(info.get('final') or {})}   "
-        f"{steps} steps in {training:.1f} s (compiled in {compiling:.1f} s)"
+        f"{pluralize(steps, 'step')} in {training:.1f} s (compiled in {compiling:.1f} s)"
     )
     stopped = info.get("stopped")
     if stopped:

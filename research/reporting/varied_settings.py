@@ -7,6 +7,7 @@ from typing import Any
 from research.config.naming import NOT_IN_RUN_NAME, given_values
 from research.config.schema import Config, flatten, options_with, selector_of, setting_paths
 from research.config.validation import choices_of
+from research.config.wording import pluralize
 from research.records.runs import Run, natural_order
 
 DEFAULTS = flatten(Config())
@@ -299,12 +300,12 @@ def fixed_in_words(runs: Sequence[Run]) -> str:
 
 def length_in_words(runs: Iterable[Run]) -> str:
     """``300 steps`` if all runs that ended well have as many; else empty."""
-    lengths = {run.info.get("steps") for run in runs if run.status == "done"}
-    lengths.discard(None)
+    recorded = [run.info.get("steps") for run in runs if run.status == "done"]
+    lengths = {steps for steps in recorded if steps is not None}
     if len(lengths) != 1:
         return ""
     (steps,) = lengths
-    return "1 step" if steps == 1 else f"{steps} steps"
+    return pluralize(steps, "step")
 
 
 def _written_for_all(runs: Sequence[Run]) -> list[str]:

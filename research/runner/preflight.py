@@ -47,6 +47,7 @@ from research.training.program import make_program
 from research.training.state import TrainState
 
 UNUSED = ("data.eval_split",)  # which is loaded, and not measured
+OF_RECORDS = "tracker"  # a group that no option of changes a prediction
 OF_HYDRA = ("hydra.sweeper", "hydra.searchpath", "hydra.mode")  # that say which runs there are
 # Those whose first update has the size of the gradient.
 SIGNALS = (SIGNAL_GRAD.name, SIGNAL_VARIATION.name)
@@ -127,7 +128,8 @@ def find_ignored(words: Sequence[str], config: Config) -> list[str]:
             path = f"{path}.{selector_of(path)}"
         is_of_hydra = override.is_hydra_override() and not path.startswith(OF_HYDRA)
         is_changed = any(each == path or each.startswith(f"{path}.") for each in changed)
-        if is_of_hydra or is_changed or path in UNUSED:
+        is_of_records = path.partition(".")[0] == OF_RECORDS
+        if is_of_hydra or is_of_records or is_changed or path in UNUSED:
             ignored.append(override.key_or_group)
     return ignored
 

@@ -16,6 +16,7 @@ from flax import nnx
 
 from research.config.options import MeasureFull
 from research.config.schema import Config
+from research.config.wording import format_steps
 from research.gauges.norms import tree_euclidean
 from research.gauges.table import WEIGHT_NORM, trim_profile
 from research.models.architecture import ForwardContext
@@ -118,7 +119,7 @@ def replay_run(
     with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
         replay = _Replay(run, config, setup, end, num_steps)
-        report(f"computes steps {replay.start}–{end} again")
+        report(f"computes {format_steps(replay.start, end)} again")
         replay.run()
         return replay.summarize(has_search, report)
 

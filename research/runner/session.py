@@ -39,6 +39,8 @@ IGNORED_FLAGS: dict[str, tuple[Any, str]] = {
     "jax_transfer_guard_device_to_host": ("allow", FAILS_ON_USE),
     "jax_transfer_guard_device_to_device": ("allow", FAILS_ON_USE),
 }
+X64_VARIABLE = "JAX_ENABLE_X64"
+X64_INSTEAD = "precision=float64 gives a run numbers of 64 bits, and each other option its own"
 VALUES_THAT_RAISE = (True, "disallow", "disallow_explicit", "strict")
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
@@ -282,6 +284,8 @@ def prepare_jax(devices: int | None = 1) -> None:
         if getattr(jax.config, flag, None) in VALUES_THAT_RAISE:
             jax.config.update(flag, harmless)
             print(f"fathom: {flag.upper()} is switched off: {reason}", file=sys.stderr)
+    if X64_VARIABLE in os.environ and getattr(jax.config, "jax_enable_x64", False):
+        print(f"fathom: {X64_VARIABLE} has no effect: {X64_INSTEAD}", file=sys.stderr)
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has
             jax.config.update("jax_num_cpu_devices", devices or _num_cores())

@@ -69,6 +69,7 @@ def test_mistakes_are_said_in_one_line(fathom, words, message):
             ["optimizer.schedule", "optimizer.end_value"],
         ),
         (["data.eval_split=train"], ["data.eval_split"]),
+        (["tracker=none"], ["tracker"]),
         (["measure=full", "seed=3", "optimizer=adam", "init.gain=2", "checkpoint.keep=false"], []),
     ],
     ids=lambda words: " ".join(words)[:40],

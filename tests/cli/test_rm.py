@@ -38,6 +38,26 @@ def test_a_run_goes_with_its_offline_folder_and_others_stay(fathom, recorded):
     assert not other.parent.exists()
 
 
+def test_the_link_to_a_removed_folder_goes_too(fathom, recorded):
+    _, folder = recorded("study/seed=0", "aaaa")
+    _, other = recorded("study/seed=1", "bbbb")
+    link = folder.parent / "latest-run"
+    link.symlink_to(other.name)
+    assert fathom("rm", "study/seed=0", "--yes").code == 0
+    assert link.exists()
+    assert fathom("rm", "study/seed=1", "--yes").code == 0
+    assert not link.is_symlink()
+
+
+def test_a_name_that_reads_like_a_condition_is_the_run(fathom, recorded):
+    directory, _ = recorded("study/depth=2,skip=none", "aaaa")
+    other, _ = recorded("study/depth=4,skip=none", "bbbb")
+    said = fathom("rm", "depth=2,skip=none", "--yes")
+    assert said.code == 0, said.err
+    assert not directory.exists()
+    assert other.exists()
+
+
 def test_nothing_goes_without_an_answer(fathom, recorded, monkeypatch):
     directory, folder = recorded("study/seed=0", "aaaa")
     said = fathom("rm", "study/seed=0")

@@ -101,6 +101,8 @@ def test_the_table_has_the_runs_that_match_every_filter(fathom, five_runs, filte
         (["one/", "skip"], ["fits one/ skip; skip is a setting: skip=VALUE"]),
         (["model.depth"], ["; model.depth is a setting: model.depth=VALUE"]),
         (["nix"], ["fits nix\n"]),
+        (["one", "two"], ["; each word alone fits some, but a run must fit all of them"]),
+        (["depth=2,skip=none,seed=7"], ["did you mean the filters depth=2 skip=none seed=7?"]),
         (["skp=none"], ["skp", "did you mean skip"]),
         (["model.dpeth=2"], ["model.dpeth", "did you mean model.depth?"]),
         (["model.depth>"], ["model.depth> must compare with a number, got nothing"]),
@@ -349,3 +351,15 @@ def test_a_setting_that_was_computed_from_others_is_found_by_its_value(fathom, t
     run, _ = trained("seed=${model.width}")
     assert run.config["seed"] == 8
     assert fathom("runs", "seed=8").code == 0
+
+
+@pytest.mark.parametrize("prefix", ["", "outputs/", "./outputs/", "{absolute}/outputs/"])
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("command", [["runs"], ["table", "--value", "steps"]])
+def test_a_folder_may_be_written_in_every_way(fathom, five_runs, command, prefix, end):
+    place = prefix.format(absolute=five_runs)
+
+    said = fathom(*command, f"{place}one{end}")
+
+    assert said.code == 0, said.err
+    assert said.out == fathom(*command, "one").out

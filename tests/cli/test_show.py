@@ -161,6 +161,19 @@ def test_a_condition_means_the_same_where_a_folder_is_called_so(fathom, make_run
     assert fathom("show", "depth=4,seed=0").out.startswith("outputs/b/depth=4,seed=0 ")
 
 
+def test_a_single_step_is_no_plural(fathom, make_run):
+    make_run("b/short", info={"steps": 1})
+    assert fathom("show", "short").out.splitlines()[0] == "outputs/b/short  done  1 step"
+
+
+@pytest.mark.parametrize("command", ["show", "replay", "remedy", "landscape"])
+def test_without_runs_a_command_says_how_to_make_one(fathom, workplace, command):
+    said = fathom(command, "last")
+    assert said.code == 2
+    assert said.err.startswith("fathom: there are no runs under ")
+    assert said.err.endswith("; fathom train makes one\n")
+
+
 def test_several_directories_are_shown_one_after_the_other(fathom, make_run):
     make_run("b/first")
     make_run("b/second")
@@ -181,6 +194,8 @@ def test_several_directories_are_shown_one_after_the_other(fathom, make_run):
         (["lr>0.1"], ["lr is not a setting; did you mean optimizer.learning_rate?"]),
         (["loss<2"], ["loss<2 must compare numbers, got one of cross", "did you mean train_loss?"]),
         (["/"], ["there is no run /"]),
+        (["."], ["there is no run ."]),
+        (["outputs/"], ["outputs/ fits 5 runs"]),
         (["skp=none"], ["skp is not a setting; did you mean skip?"]),
         (["model.depth>x"], ["model.depth>x must compare with a number, got x"]),
     ],

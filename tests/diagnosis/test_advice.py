@@ -152,6 +152,27 @@ def test_a_network_that_removes_the_gradient_is_changed_before_the_number_format
     assert advised.remedies[0].change == change
 
 
+@pytest.mark.parametrize(
+    ("scaling", "scale", "changes"),
+    [
+        ("dynamic", 1e30, ["precision.loss_scale=32768", "precision=mixed_bfloat16"]),
+        ("dynamic", 32768.0, ["precision.loss_scale=32", "precision=mixed_bfloat16"]),
+        ("static", 1e30, ["precision.loss_scaling=dynamic", "precision.loss_scale=32768"]),
+    ],
+)
+def test_a_scale_that_overflows_is_made_smaller(scaling, scale, changes):
+    found = Finding(findings.OVERFLOW, Severity.severe, "", first_step=0)
+    run = settings(
+        precision__kind="mixed_float16",
+        precision__loss_scaling=scaling,
+        precision__loss_scale=scale,
+    )
+
+    advised = advise(Situation(found, run))
+
+    assert [remedy.change for remedy in advised.remedies][:2] == changes
+
+
 def test_weights_that_saturate_the_first_step_are_made_smaller_before_anything_else():
     evidence = {"chance_loss": CHANCE, "lowest_loss": 17.0, "highest_loss": 18.0}
     found = Finding(findings.NOT_LEARNING, Severity.severe, "", first_step=0, evidence=evidence)

@@ -133,6 +133,8 @@ def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
         (lambda: research.train({"model": {"depth": 2}}), "model must have a value, got a dict"),
         (lambda: research.sweep({"model": {"depth": [1, 2]}}), r"name model\.SETTING instead"),
         (lambda: research.sweep({"tags": [{"a": 1}]}), r"name tags\.SETTING instead"),
+        (lambda: research.train({"model.depth": [2, 3]}), r"must have one value, .*fathom\.sweep"),
+        (lambda: research.train({"model.depth": np.arange(2)}), r"one value, .*fathom\.sweep"),
     ],
 )
 def test_a_mistake_raises_the_message_of_the_command_line(workplace, capfd, call, part):

@@ -12,9 +12,12 @@ import pytest
 
 from research.config.options import LOCAL_TRACKER_NAMES, TRACKER_NAMES
 from research.config.packages import EXTRA_OF_PACKAGE, PACKAGE_OF_TRACKER
+from research.config.schema import to_dict
 from research.records.runs import Run
-from research.records.trackers.registry import LOCAL_TRACKERS
+from research.records.trackers import TrackerReports
+from research.records.trackers.registry import LOCAL_TRACKERS, make_trackers
 
+from ..builders import make_config
 from ..compiling import one_in
 from .dashboards import READERS
 
@@ -153,3 +156,21 @@ def test_every_tracker_has_an_option_and_an_extra():
     assert options == {*TRACKER_NAMES, "none"}
     assert tuple(tracker.name for tracker in LOCAL_TRACKERS) == LOCAL_TRACKER_NAMES
     assert set(EXTRA_OF_PACKAGE.values()) <= set(extras["optional-dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("directory", "variable", "num_lines"),
+    [("mine", "theirs", 1), ("outputs", "theirs", 0), ("mine", "", 0)],
+)
+def test_a_directory_that_a_variable_overrides_is_named(
+    directory, variable, num_lines, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setenv("WANDB_DIR", variable)
+    config = make_config({"tracker.wandb": True, "tracker.dir": directory})
+    reports = TrackerReports()
+    for seed in range(2):
+        make_trackers(tmp_path / str(seed), "aaaa", to_dict(config), reports=reports)
+    said = capsys.readouterr().err
+    assert said.count("\n") == num_lines
+    if num_lines:
+        assert "tracker.dir=mine has no effect on tracker=wandb: WANDB_DIR=theirs says" in said

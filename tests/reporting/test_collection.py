@@ -34,7 +34,7 @@ def test_runs_are_read_after_the_program_has_changed_its_directory(sweep, tmp_pa
 
 
 def test_a_folder_without_runs_is_refused(outputs):
-    with pytest.raises(ValueError, match="there are no runs under .*outputs/nothing"):
+    with pytest.raises(ValueError, match="got outputs/nothing, which does not exist"):
         research.load("outputs/nothing")
 
 
@@ -115,6 +115,11 @@ def test_a_metric_is_an_array_over_runs_and_steps(sweep):
         (lambda runs: runs.select("skip=rezero"), "none of the 17 runs"),
         (lambda runs: runs.plot("lines"), "^kind must be .*; did you mean line"),
         (lambda runs: runs.summary("eval_acuracy"), "did you mean eval_accuracy"),
+        (lambda runs: runs.plot(x="dpeth"), "^x: dpeth is not a setting; did you mean depth"),
+        (lambda runs: runs[:0].plot(), "^there are no runs here"),
+        (lambda runs: runs[:0].metrics(), "^there are no runs here"),
+        (lambda runs: runs[:0].select("depth=4"), "^there are no runs here"),
+        (lambda runs: runs.compare([]), "^other must be a run or runs, got none"),
     ],
 )
 def test_a_mistake_raises_with_the_nearest_name(sweep, call, part):
@@ -122,6 +127,30 @@ def test_a_mistake_raises_with_the_nearest_name(sweep, call, part):
 
     with pytest.raises(ValueError, match=part):
         call(runs)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_what_is_no_folder_is_named(outputs, name):
+    (outputs.parent / "file").write_text("")
+    with pytest.raises(ValueError, match=f"^root must be a folder with runs, got {name}, which "):
+        research.load(name)
+
+
+def test_a_folder_may_be_in_the_home_directory(sweep, monkeypatch):
+    monkeypatch.setenv("HOME", str(sweep.parent))
+    assert len(research.load("~/outputs")) == 17
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_rows_that_are_no_names_are_named(sweep, rows):
+    with pytest.raises(TypeError, match="^rows and columns must be texts, .*, got "):
+        research.load().summary(rows=rows)
+
+
+def test_the_steps_of_a_profile_may_be_numbers(sweep):
+    runs = research.load("outputs", "depth=4")
+    several = runs.plot("profile", steps=[0, 1])
+    assert len(several.figure.axes) == 2 * len(runs.plot("profile", steps=1).figure.axes)
 
 
 def test_runs_differ_from_the_others_as_the_command_says(sweep):

@@ -60,6 +60,18 @@ def test_it_gives_the_table_and_the_curves_of_a_run(served):
     assert (status, body) == (204, b"")
 
 
+def test_a_damaged_table_is_named_once(served, capfd):
+    server, root = served
+    (root / "study" / "seed=1" / "metrics.parquet").write_bytes(b"junk")
+    ask_json(server, "/api/index")
+    for _ in range(2):
+        details = ask_json(server, "/api/run?id=study%2Fseed%3D1")
+    assert details["curves"] == {}
+    said = capfd.readouterr().err
+    assert said.count("left out: the metrics of ") == 1
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("path", "host", "status"),
     [

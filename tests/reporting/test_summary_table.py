@@ -94,13 +94,21 @@ def test_the_text_has_means_stars_and_what_was_left_out(fathom, sweep):
     assert lines[1].split() == ["skip", "depth", "4", "depth", "16", "depth", "64"]
     assert re.search(r"none +0\.92 ± 0\.05 +0\.6 ± 0\.6 \(2 of 3\) +0\.100 ± 0\.000$", lines[2])
     assert re.search(r"0\.93 ± 0\.05 \* +0\.94 ± 0\.05 +0\.96 ± 0\.13 \(2 of 3\) \*$", lines[3])
-    assert "not averaged: 1 diverged, 1 missing" in said.out
+    assert "not averaged: 1 diverged, 1 missing; (2 of 3) says how" in said.out
 
 
 def test_runs_are_counted_once_whatever_the_number_of_quantities(sweep):
     table = summary_table(select_runs([]), values=["eval_accuracy", "train_loss"], rows=["depth"])
 
     assert "not averaged: 1 diverged, 1 missing; " in table.notes[-1]
+
+
+def test_the_note_on_missing_seeds_shows_a_cell_of_the_table(sweep):
+    table = summary_table(select_runs(["seed=0,2"]))
+
+    cells = table.to_markdown().partition("Bold")[0]
+    (shown,) = set(re.findall(r"\(\d of \d\)", cells))
+    assert f"; {shown} says how many seeds a mean has" in table.notes[-1]
 
 
 def test_the_title_says_which_mean_it_is(sweep):

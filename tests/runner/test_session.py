@@ -315,6 +315,17 @@ def test_without_the_users_choice_a_failing_device_is_a_defect(monkeypatch, tmp_
     assert isinstance(result["error"], RuntimeError)
 
 
+def test_a_variable_that_does_nothing_is_named(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    with jax.enable_x64(True):
+        session.prepare_jax()
+    said = capsys.readouterr().err
+    assert said.startswith("fathom: JAX_ENABLE_X64 has no effect: precision=float64 gives ")
+    assert said.count("\n") == 1
+    session.prepare_jax()  # as if the variable had been 0
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "harmless"),
     [

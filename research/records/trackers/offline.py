@@ -257,6 +257,13 @@ def _create_folder(
             started_at += 1
 
 
+def remove_dangling_link(place: Path) -> None:
+    """Removes the link ``latest-run`` of a folder if what it points to is gone."""
+    link = place / LATEST
+    if link.is_symlink() and not link.exists():
+        link.unlink()
+
+
 def _point_to_latest(folder: Path) -> None:
     """Has the link ``latest-run``, which W&B's commands follow, point to a folder."""
     link = folder.with_name(LATEST)

@@ -1,7 +1,10 @@
 """The trackers of a run, as its ``tracker`` settings choose them."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from research.config import options
 from research.records.runs import JsonObject
 from research.records.trackers import Tracker, TrackerReports, identity
 from research.records.trackers.history import StepJudge
@@ -17,6 +20,12 @@ LOCAL_TRACKERS: tuple[type[LocalTracker], ...] = (
     TrackioTracker,
     MLflowTracker,
 )
+DEFAULT_DIRECTORY = options.Tracker.dir
+DIRECTORY_VARIABLES = {  # by the name of the tracker
+    "wandb": "WANDB_DIR",
+    "trackio": "TRACKIO_DIR",
+    "mlflow": "MLFLOW_TRACKING_URI",
+}
 
 
 def make_trackers(
@@ -53,7 +62,25 @@ def make_trackers(
         )
         trackers.append(wandb)
     trackers += make_local_trackers(directory, run_id, config, judge)
+    if reports:
+        _report_ignored_directory(config["tracker"], trackers, reports)
     return trackers
+
+
+def _report_ignored_directory(
+    settings: JsonObject,
+    trackers: Sequence[Tracker],
+    reports: TrackerReports,
+) -> None:
+    """Says where an environment variable, and not ``tracker.dir``, chooses a dashboard's place."""
+    if settings.get("dir", DEFAULT_DIRECTORY) == DEFAULT_DIRECTORY:
+        return
+    for tracker in trackers:
+        variable = DIRECTORY_VARIABLES.get(tracker.name, "")
+        if os.environ.get(variable):
+            ignored = f"tracker.dir={settings['dir']} has no effect on tracker={tracker.name}"
+            chosen = f"{variable}={os.environ[variable]} says where its files are"
+            reports.print_once(variable, f"{ignored}: {chosen}")
 
 
 def make_local_trackers(

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from research.config.wording import pluralize
 from research.gauges.table import (
     ACTIVATION_MEAN,
     ACTIVATION_RMS,
@@ -625,10 +626,14 @@ def count_in_words(
     return f"{words}, shaded: 95 % interval of the mean" if has_band else words
 
 
+def missing_in_words(count: int) -> str:
+    """The note on seeds that other lines of a figure have."""
+    return f"not averaged: {pluralize(count, 'missing seed')}"
+
+
 def untrained_in_words(count: int) -> str:
     """The note on runs of a single step, which are not drawn with trained ones."""
-    runs = "1 run" if count == 1 else f"{count} runs"
-    return f"not drawn: {runs} of a single step"
+    return f"not drawn: {pluralize(count, 'run')} of a single step"
 
 
 def share_limits(axes: Sequence[Axes], *, has_same_x: bool = True) -> None:

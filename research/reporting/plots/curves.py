@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.axes import Axes
 
+from research.config.arguments import naming_option
 from research.config.suggestions import format_suggestion
 from research.gauges.table import DIAGNOSTICS
 from research.records.runs import Run
 from research.reporting.aggregation import (
     DIVERGED,
-    MISSING,
     Averaged,
     Group,
     average_with_interval,
@@ -95,7 +95,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     Raises:
         ValueError: no run recorded this metric, or there is no such setting.
     """
-    metric = find_metric(options.y or DEFAULT_METRIC, runs)
+    with naming_option("--y" if options.y else ""):
+        metric = find_metric(options.y or DEFAULT_METRIC, runs)
     every_run = runs
     runs = leave_out_untrained(runs, most=1.0)  # a single step is no curve
     others = [] if options.y or options.facet else _other_metrics(runs)
@@ -406,5 +407,5 @@ def _notes(
     if num_others:
         notes.append(f"{num_others} failed or did not end (thin lines), not averaged")
     if num_missing:
-        notes.append(f"{num_missing} {MISSING}")
+        notes.append(arrangement.missing_in_words(num_missing))
     return notes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 
+from research.config.wording import pluralize
 from research.records.runs import Run
 from research.reporting.figures import label_short_log_axes, style
 from research.reporting.gauge_histories import inspected_gauge, recorded_gauges
@@ -82,8 +83,8 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         for axes in drawing.figure.axes:
             label_short_log_axes(axes)
         if num_left_out:
-            noun = "run" if num_left_out == 1 else "runs"
-            drawing.notes.append(f"left out: {num_left_out} {noun} without a step")
+            left_out = pluralize(num_left_out, "run")
+            drawing.notes.append(f"left out: {left_out} without a step")
             arrangement.add_notes(drawing.figure, drawing.notes)
     return drawing
 

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
+from research.config.arguments import naming_option
+from research.config.wording import pluralize
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
 from research.reporting.aggregation import Group, column_means, group_runs
@@ -33,7 +35,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     Raises:
         ValueError: no run recorded this gauge, or there are too many combinations of settings.
     """
-    gauge = find_gauge(options.y or options.color or SIGNAL_GRAD.name, runs)
+    with naming_option("--y" if options.y else "--color" if options.color else ""):
+        gauge = find_gauge(options.y or options.color or SIGNAL_GRAD.name, runs)
     layout = choose_layout(runs, facet=options.facet, has_x=False)
     paths = [*layout.facets, *layout.colors]
     groups = group_runs(runs, paths)
@@ -171,6 +174,7 @@ def _notes(
     num_runs = sum(len(group.runs) for group in groups)
     num_left_out = num_runs - sum(counts)
     if num_left_out:
-        notes.append(f"not averaged: {num_left_out} runs that did not end well or measured nothing")
+        left_out = pluralize(num_left_out, "run")
+        notes.append(f"not averaged: {left_out} that did not end well or measured nothing")
     notes.append("grey: exactly 0 or no value" if is_log else "grey: no value")
     return notes

@@ -68,7 +68,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     if is_free:
         runs = leave_out_untrained(runs, MOST_LEFT_OUT)
     num_untrained = len(every_run) - len(runs)
-    asked_for = find_quantity(options.y, runs) if options.y else None
+    asked_for = find_quantity(options.y, runs, "--y") if options.y else None
     layout = choose_layout(runs, x=options.x, color=options.color, facet=options.facet)
     if not layout.x:
         raise ValueError(

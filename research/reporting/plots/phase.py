@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from research.config.options import NormKind, SkipKind
+from research.config.wording import pluralize
 from research.records.runs import Run
 from research.reporting.aggregation import (
     Summary,
@@ -52,7 +53,9 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         ValueError: there is no such number or setting, or the runs differ in fewer than two
             numbers.
     """
-    quantity = find_quantity(options.color, runs) if options.color else usual_quantity(runs)
+    quantity = (
+        find_quantity(options.color, runs, "--color") if options.color else usual_quantity(runs)
+    )
     x_path, y_path = _choose_axes(runs, options)
     facet_paths = _choose_panels(runs, options, x_path, y_path)
     placed = [run for run in runs if _has_both(run, x_path, y_path)]
@@ -82,7 +85,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     notes = arrangement.begin_notes(runs)
     notes += _notes(summaries, theory)
     if len(placed) < len(runs):
-        notes.append(f"{len(runs) - len(placed)} runs do not have both settings")
+        num_without = len(runs) - len(placed)
+        notes.append(f"not drawn: {pluralize(num_without, 'run')} without one of the settings")
     arrangement.add_notes(figure, notes)
     name = f"phase_{quantity.name}_{arrangement.file_word(x_path)}_{arrangement.file_word(y_path)}"
     return Drawing(figure, name, notes)
@@ -107,9 +111,9 @@ def phase_settings(runs: Sequence[Run]) -> list[str]:
 
 
 def _choose_axes(runs: Sequence[Run], options: PlotOptions) -> tuple[str, str]:
-    x_path = find_setting(options.x, runs) if options.x else ""
-    y_path = find_setting(options.y, runs) if options.y else ""
-    facet_path = find_setting(options.facet, runs) if options.facet else ""
+    x_path = find_setting(options.x, runs, "--x") if options.x else ""
+    y_path = find_setting(options.y, runs, "--y") if options.y else ""
+    facet_path = find_setting(options.facet, runs, "--facet") if options.facet else ""
     candidates = []
     for path in phase_settings(runs):
         if path not in (x_path, y_path, facet_path):
@@ -138,7 +142,7 @@ def _choose_panels(
     y_path: str,
 ) -> list[str]:
     """Every other setting in which the runs differ: each combination has a panel."""
-    first = [find_setting(options.facet, runs)] if options.facet else []
+    first = [find_setting(options.facet, runs, "--facet")] if options.facet else []
     given = [x_path, y_path, *first]
     return [*first, *independent_settings(runs, varied_settings(runs), given)]
 

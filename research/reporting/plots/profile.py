@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
+from research.config.arguments import naming_option
+from research.config.wording import pluralize
 from research.diagnosis.depth import skipped_layers
 from research.diagnosis.prediction import profile_with
 from research.gauges.table import SIGNAL_GRAD
@@ -76,7 +78,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         ValueError: no run recorded this gauge, a step was not measured, or there is no such
             setting.
     """
-    gauge = find_gauge(options.y or SIGNAL_GRAD.name, runs)
+    with naming_option("--y" if options.y else ""):
+        gauge = find_gauge(options.y or SIGNAL_GRAD.name, runs)
     every_run = runs
     runs = [run for run in runs if len(read_gauge(run, gauge).steps)]
     layout = choose_layout(
@@ -217,7 +220,9 @@ def _parse_steps(
             raise ValueError(f"--steps must be first, last or the number of a step, got {word}")
         if int(word) not in measured:
             nearest = min(measured, key=lambda step: abs(step - int(word)))
-            raise ValueError(f"step {word} was not measured; the nearest that was is {nearest}")
+            raise ValueError(
+                f"--steps: step {word} was not measured; the nearest that was is {nearest}"
+            )
         steps.append(word)
     return steps
 
@@ -349,12 +354,11 @@ def _notes(
     notes = [_average_in_words(profiles, is_log)]
     num_left_out = sum(profile.num_left_out for profile in profiles)
     if num_left_out:
-        notes.append(
-            f"not averaged: {num_left_out} profiles of runs that did not end well or measured none"
-        )
+        left_out = pluralize(num_left_out, "profile")
+        notes.append(f"not averaged: {left_out} of runs that did not end well or measured none")
     num_missing = count_missing(groups)
     if num_missing:
-        notes.append(f"{num_missing} missing")
+        notes.append(arrangement.missing_in_words(num_missing))
     if any(profile.has_zeros for profile in profiles):
         notes.append("values that are exactly 0 are not drawn")
     return notes

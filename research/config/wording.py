@@ -1,0 +1,28 @@
+"""Words of messages: lists and numbers as they are written in a sentence."""
+
+from collections.abc import Sequence
+
+
+def join_words(words: Sequence[str], conjunction: str) -> str:
+    """The words with commas, and a conjunction before the last."""
+    if len(words) == 1:
+        return words[0]
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
+
+
+def pluralize(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> pluralize(1, "run"), pluralize(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_steps(start: int, end: int) -> str:
+    """The steps from one to another, both included.
+
+    >>> format_steps(3, 5), format_steps(3, 3)
+    ('steps 3–5', 'step 3')
+    """
+    return f"step {start}" if start == end else f"steps {start}–{end}"
