@@ -29,7 +29,6 @@ from research.runner.run_spec import (
     RunSpec,
     read_ended,
     record_as_read,
-    to_checked_config,
 )
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
@@ -68,7 +67,8 @@ class CheckFirst(Callback):
         session = current_session()
         try:
             _check_no_grid(config)
-            run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
+            overrides = config.hydra.overrides.task
+            run_spec = RunSpec.of_composed(config, Path(str(config.hydra.run.dir)), overrides)
             record_as_read(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
@@ -154,11 +154,12 @@ class TrainTask:
 
     def __call__(self, composed: DictConfig) -> Objective:
         """Trains the run and returns its result, which a search minimises."""
+        overrides = HydraConfig.get().overrides.task
         runtime = HydraConfig.get().runtime
         # With hydra.job.chdir=true Hydra has changed to the run's directory, but relative paths
         # mean what they meant when the command was given.
         with contextlib.chdir(runtime.cwd):
-            run_spec = RunSpec(to_checked_config(composed), Path(runtime.output_dir))
+            run_spec = RunSpec.of_composed(composed, Path(runtime.output_dir), overrides)
             (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)

@@ -72,6 +72,49 @@ def test_a_run_that_is_uploaded_is_not_sent_again(fathom, recorded, server, offl
     assert server.runs == {}
 
 
+def test_tags_and_notes_that_are_given_anew_reach_wandb(
+    fathom, small, recorded, server, has_all_rows
+):
+    fathom("sync")
+    assert recorded.state == "uploaded"
+    rows = list(server.rows[recorded.id])
+
+    said = fathom("train", *small, "name=first", "tags=[new]", "notes=second")
+    assert said.err.count("`fathom sync` sends them to W&B") == 1
+    code, out, _ = fathom("sync")
+
+    assert (code, out.count("uploaded")) == (0, 1)
+    tags = ["new", *server.runs[recorded.id]["tags"]]
+    assert server.remarks == {recorded.id: {"tags": tags, "notes": "second"}}
+    assert server.rows[recorded.id] == rows
+    assert has_all_rows(server, recorded.id)
+    assert fathom("sync").out.startswith("nothing to upload")
+
+    fathom("train", *small, "name=first", "tags=[]")
+    fathom("sync")
+    assert server.remarks == {recorded.id: {"tags": tags[1:]}}
+
+
+def test_tags_that_are_given_anew_before_the_upload_are_sent_with_it(
+    fathom, small, recorded, server, has_all_rows
+):
+    fathom("train", *small, "name=first", "tags=[new]")
+    assert fathom("sync").code == 0
+    assert server.runs[recorded.id]["tags"][0] == "new"
+    assert server.remarks[recorded.id]["tags"][0] == "new"
+    assert has_all_rows(server, recorded.id)
+
+
+def test_a_server_that_fails_gets_new_tags_later(fathom, small, recorded, server):
+    fathom("sync")
+    fathom("train", *small, "name=first", "tags=[new]")
+    server.break_down("500")
+    assert fathom("sync").code == 1
+    server.break_down(None)
+    assert fathom("sync").code == 0
+    assert server.remarks[recorded.id]["tags"][0] == "new"
+
+
 @pytest.mark.parametrize("num_rows", [0, 10, 24, 25, 26])
 def test_what_an_interrupted_upload_left_is_completed(
     fathom, recorded, server, has_all_rows, num_rows
