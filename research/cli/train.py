@@ -140,6 +140,16 @@ def _join_processes(
     run_on_all_processes(check, describe_error=errors.explain)
 
 
+def _prefer_own_launchers() -> None:
+    """Loads Hydra's plugins, and then registers the launchers whose names others may have taken."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    from hydra_plugins.fathom_engines import register_launchers
+
+    register_launchers()
+
+
 class TrainTask:
     """The task function for Hydra: trains one composed run in the directory that Hydra made.
 
@@ -189,6 +199,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
         refuse(error, session)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there
     register_with_hydra()
+    _prefer_own_launchers()
     run_hydra = hydra.main(
         version_base="1.3",
         config_path=str(resource_dir("conf").absolute()),

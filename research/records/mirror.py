@@ -295,7 +295,7 @@ def complete_mirror(
 def _send_new_remarks(state: JsonObject, uploaded: Uploaded | None = None) -> JsonObject:
     """Sends the tags and notes that were given anew, if any; returns the new state.
 
-    A run that is opened again may keep the tags that the server has, so they are sent by themselves.
+    They are sent by themselves, because a run that is opened again may keep its earlier tags.
 
     Args:
         state: what ``run.json`` says of the W&B run.
