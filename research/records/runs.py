@@ -96,6 +96,17 @@ class Run:
             return []
         return [str(word) for word in words or []]
 
+    @functools.cached_property
+    def num_steps(self) -> int:
+        """The steps of a run; those that are on the disk while it is trained, or was killed."""
+        if self.info.get("status") != "running":
+            return self.info.get("steps") or 0
+        try:
+            steps = self.metrics.get("step", np.empty(0))
+        except (FileNotFoundError, ValueError):
+            return 0
+        return int(steps[-1]) + 1 if len(steps) else 0
+
     def has_damaged(self, table: str) -> bool:
         """Whether a table, such as ``metrics``, cannot be read; not where there is none."""
         try:

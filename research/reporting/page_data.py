@@ -189,7 +189,7 @@ def _make_row(
     values["tags"] = ", ".join(map(str, tags)) or None
     values["status"] = status
     values["verdict"] = verdict.get("kind")
-    values["steps"] = _steps_so_far(run) if status == "running" else info.get("steps")
+    values["steps"] = run.num_steps
     for name in ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy"):
         values[name] = _finite(final.get(name))
     values["factor"] = _finite(verdict.get("factor_per_layer"))
@@ -216,14 +216,6 @@ def _findings(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
         advice = finding.get("advice") or ""
         findings.append({"sentence": str(sentence), "advice": str(advice)})
     return findings
-
-
-def _steps_so_far(run: Run) -> int:
-    """The steps that a run which is being trained has recorded."""
-    try:
-        return len(run.metrics.get("step", ()))
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def _cell(value: Any) -> Any:

@@ -512,7 +512,7 @@ def _value_of(run: Run, path: str) -> Any:
     if path == "verdict":
         return (info.get("verdict") or {}).get("kind")
     if path == "steps":
-        return info.get("steps")
+        return run.num_steps
     if path in FINAL_METRICS:
         return (info.get("final") or {}).get(path)
     return run.config.get(path)

@@ -57,8 +57,7 @@ def show_run(run: Run) -> None:
     out = console()
     directory = escape(str(run.directory))
     status = escape(run.status)
-    steps = info.get("steps") or 0
-    out.print(f"[bold]{directory}[/]  {status}  {steps} steps", soft_wrap=True)
+    out.print(f"[bold]{directory}[/]  {status}  {run.num_steps} steps", soft_wrap=True)
     out.print("  ".join(_settings(run)), soft_wrap=True, markup=False)
     for name in ("tags", "notes"):
         if info.get(name):

@@ -299,7 +299,7 @@ def _result_cells(run: Run) -> list[Text]:
     initial = verdict.get("initial") or {}
     return [
         Text(run.status),
-        Text(str(info.get("steps") or 0)),
+        Text(str(run.num_steps)),
         Text(format_number(final.get("train_loss"))),
         Text(format_number(final.get("train_accuracy"))),
         Text(format_number(final.get("eval_accuracy"))),
