@@ -1,6 +1,7 @@
 """A recorded run comes to W&B completely and once, whatever failed before."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -567,9 +568,10 @@ def test_a_server_that_cannot_be_used_is_described_in_a_line(server, kind):
 def test_the_server_says_how_far_it_is(server):
     assert ask(server) == Uploaded(num_rows=0)
     server.rows["abc"] = [{"_step": 0}, {"_step": 1}]
-    assert ask(server) == Uploaded(num_rows=2, last_row={"_step": 1})
+    uploaded = Uploaded(num_rows=2, last_row={"_step": 1}, server_id="id of abc")
+    assert ask(server) == uploaded
     server.ended.add("abc")
-    assert ask(server) == Uploaded(num_rows=2, last_row={"_step": 1}, has_ended=True)
+    assert ask(server) == dataclasses.replace(uploaded, has_ended=True)
 
 
 def test_without_a_key_the_user_is_told_to_log_in(server, monkeypatch, tmp_path):
