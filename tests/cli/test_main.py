@@ -39,7 +39,7 @@ def test_a_command_that_does_not_exist_is_one_line_and_exit_code_2(fathom, words
     assert said.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["report", "runs", "sync"])
 def test_a_command_that_is_ended_by_a_signal_says_so_in_one_line(
     fathom, monkeypatch, command, number
