@@ -51,6 +51,10 @@ NEW_REMARKS = "new_remarks"  # the names of tags and notes that W&B's server has
 TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeout")
 
 
+class UploadUnrecorded(Exception):
+    """W&B's server has everything, but ``run.json`` cannot say so; ``str`` says why."""
+
+
 def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
     """What ``run.json`` says of the W&B run; empty for a run that W&B does not get.
 
@@ -249,6 +253,7 @@ def complete_mirror(
 
     Raises:
         ServerError: the run must be sent, and the server has not received all of it.
+        UploadUnrecorded: the server has received all of it, but ``run.json`` cannot be written.
         CorruptTable: a table cannot be read.
         ValueError: the configuration of the run cannot be read.
     """
@@ -451,6 +456,12 @@ def _write_state(
     mirrored = info.get("mirrored")
     others = mirrored if isinstance(mirrored, dict) else {}
     changes = {"mirrored": others | {WandbTracker.name: state}}
-    write_json(directory / "run.json", info | changes)
+    file = directory / "run.json"
+    try:
+        write_json(file, info | changes)
+    except OSError as error:
+        if state["state"] != UPLOADED:
+            raise
+        raise UploadUnrecorded(f"{file} cannot be written: {error.strerror}") from error
     if state["state"] == UPLOADED:
         mark_as_uploaded(settings, state["run"]["id"])

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -481,6 +483,20 @@ def copy_run(recorded, number):
     copied = type(recorded)(directory)
     copied.change(state="local")
     return copied
+
+
+def test_a_record_that_cannot_be_written_is_said_to_be_uploaded(
+    fathom, recorded, server, has_all_rows, monkeypatch
+):
+    def refuse(file, _):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr("research.records.mirror.write_json", refuse)
+    code, out, err = fathom("sync")
+    assert (code, err) == (1, "")
+    file = recorded.directory.relative_to(Path.cwd()) / "run.json"
+    assert out.endswith(f": uploaded, but {file} cannot be written: Permission denied\n")
+    assert has_all_rows(server, recorded.id)
 
 
 def test_several_runs_are_uploaded_at_once_and_counted(fathom, recorded, server):
