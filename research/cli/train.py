@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import hydra.core.utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from research.cli.overrides import config_folders, prepare_arguments, report_repeated
 from research.config import errors
@@ -22,6 +23,7 @@ from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
 from research.data.compatibility import check_data
 from research.parallel.errors import JoinInterrupted, PeerFailed
+from research.records.files import replacing
 from research.runner.devices import check_compiler_flags
 from research.runner.progress import Silent
 from research.runner.run_spec import (
@@ -30,7 +32,7 @@ from research.runner.run_spec import (
     read_ended,
     record_as_read,
 )
-from research.runner.session import Session, train_group
+from research.runner.session import Session, remove_hydra_output, train_group
 from research.runner.signals import terminable
 from research.sweeps.placement import place_single_run
 from research.sweeps.wandb_sweep import take_options
@@ -207,7 +209,12 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     )
     try:
         check_config_files(words, config_folders(words))
-        with _hydra_raises(), terminable(), session.progress, _visible_to_callbacks(session):
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(_hydra_raises())
+            contexts.enter_context(_hydra_replaces_files())
+            contexts.enter_context(terminable())
+            contexts.enter_context(session.progress)
+            contexts.enter_context(_visible_to_callbacks(session))
             run_hydra(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
@@ -273,6 +280,46 @@ def _visible_to_callbacks(session: Session) -> Iterator[None]:
         yield
     finally:
         _current_session.reset(token)
+
+
+@contextlib.contextmanager
+def _hydra_replaces_files() -> Iterator[None]:
+    """Makes Hydra write each file of a run's configuration completely or not at all.
+
+    Hydra itself first empties the file, so that a full disk, or a kill, would leave a finished run
+    that is named again without its settings.
+    """
+    before = hydra.core.utils._save_config
+    hydra.core.utils._save_config = _save_config
+    try:
+        yield
+    finally:
+        hydra.core.utils._save_config = before
+
+
+def _save_config(
+    composed: Any,
+    filename: str,
+    output_dir: Path,
+) -> None:
+    """Writes a file of a run's configuration, in place of Hydra's function of this name.
+
+    Args:
+        composed: what is written.
+        filename: the name of the file.
+        output_dir: the folder ``.hydra`` of the run.
+
+    Raises:
+        OSError: it cannot be written. Nothing is left of a run that is new.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with replacing(output_dir / filename) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
+    except OSError:
+        if not (output_dir.parent / "run.json").exists():
+            remove_hydra_output(output_dir.parent)
+        raise
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def train_group(
     except Exception as error:
         for run_spec in run_specs:
             if not _has_record(run_spec, error):
-                _remove_hydra_output(run_spec.directory)
+                remove_hydra_output(run_spec.directory)
         return [_failed_result(run_spec, error) for run_spec in run_specs]
     by_directory = dict(finished)
     for run_spec, result in zip(missing, results, strict=True):
@@ -178,7 +178,7 @@ def _train_missing(
         if session.show_traces:
             traceback.print_exception(error)
         if not _has_record(run_spec, error):
-            _remove_hydra_output(run_spec.directory)
+            remove_hydra_output(run_spec.directory)
     return results
 
 
@@ -240,7 +240,7 @@ def _has_record(run_spec: RunSpec, error: Exception) -> bool:
     return (run_spec.directory / "run.json").exists()
 
 
-def _remove_hydra_output(directory: Path) -> None:
+def remove_hydra_output(directory: Path) -> None:
     """Removes Hydra's files of a run without a record, then each directory that this leaves empty.
 
     It stops at the working directory. For a run outside the working directory, it stops after the
