@@ -99,8 +99,20 @@ CONFIGURATIONS = {
     "submitit_slurm": SubmititSlurmConf,
     "ray": RayConf,
 }
-for _name, _node in CONFIGURATIONS.items():
-    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_node, provider="fathom")
+
+
+def register_launchers() -> None:
+    """Makes the launchers known to Hydra, in place of those of other packages of the same names.
+
+    ``hydra-joblib-launcher``, say, also has one that is called ``joblib``. Its jobs are processes
+    that know nothing of run groups.
+    """
+    store = ConfigStore.instance()
+    for name, node in CONFIGURATIONS.items():
+        store.store(group="hydra/launcher", name=name, node=node, provider="fathom")
+
+
+register_launchers()
 
 
 class EngineLauncher(GroupedLauncher):

@@ -74,7 +74,7 @@ class FathomSweeper(BasicSweeper):
         """
         from research.config.errors import SweepEnded
         from research.runner.completion import complete_ended_run
-        from research.runner.remarks import record_remarks
+        from research.runner.remarks import EndedRun, record_remarks
         from research.runner.run_spec import read_ended
         from research.sweeps.jobs import expand_jobs, find_unique_jobs
         from research.sweeps.placement import place_jobs
@@ -91,19 +91,18 @@ class FathomSweeper(BasicSweeper):
             self._write_wandb_sweep(arguments, run_specs[0].config)
             raise SweepEnded(0)
         results: dict[int, Result] = {}
-        ended: dict[int, Result] = {}
+        ended: dict[int, EndedRun] = {}
         missing = []
         for number in numbers:
             info = read_ended(run_specs[number])
             if info:
-                complete_ended_run(run_specs[number], info)
-                ended[number] = info
+                ended[number] = EndedRun(run_specs[number], info)
             else:
                 missing.append(number)
-        infos = record_remarks([run_specs[number] for number in ended], list(ended.values()))
-        for number, info in zip(ended, infos, strict=True):
-            directory = str(run_specs[number].directory)
-            results[number] = info | {"directory": directory}
+        record_remarks(list(ended.values()))
+        for number, run in ended.items():
+            complete_ended_run(run.spec, run.info)
+            results[number] = run.info | {"directory": str(run.spec.directory)}
         if missing:
             sweep_directory = Path(self.config.hydra.sweep.dir)
             sweep_directory.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from research.cli.parser import (
     make_parser,
 )
 from research.config.system_errors import explain_system_error
-from research.runner.signals import end_process, importing
+from research.runner.signals import end_process, importing, terminable
 
 
 def main() -> None:
@@ -35,7 +35,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
     try:
-        return _run_command(arguments)
+        with terminable():
+            return _run_command(arguments)
     except BrokenPipeError:
         _discard_output()
         return 0

@@ -1,5 +1,6 @@
 """``fathom report``: an HTML file about recorded runs."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def main(words: Sequence[str], out: str = "") -> int:
         out: the file; by default ``report.html`` in the folder that all the runs share.
 
     Raises:
-        ValueError: no run fits the words, or the file cannot be an HTML file.
+        ValueError: no run fits the words, or the file cannot be an HTML file, or not be written.
     """
     path = Path(out) if out else None
     if path and path.suffix not in (".html", ".htm"):
@@ -36,7 +37,14 @@ def main(words: Sequence[str], out: str = "") -> int:
     title = " ".join(words) or str(ROOT)
     if len(runs) == 1:
         title = f"{folder.absolute().parent.name}/{folder.name}"
-    write_report(runs, path, title=title, root=ROOT)
+    try:
+        write_report(runs, path, title=title, root=ROOT)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        raise ValueError(
+            f"{path} cannot be written: {error.strerror}; choose another file with --out"
+        ) from error
     for table in (METRICS, PROFILES):
         report_damaged(runs, table)
     megabytes = path.stat().st_size / BYTES_OF_A_MEGABYTE

@@ -313,6 +313,8 @@ class Uploader:
 
     def upload(self, upload: Upload) -> Outcome:
         """Uploads one run and returns what became of it."""
+        from research.records.mirror import UploadUnrecorded
+
         self._enter()
         is_broken = False
         try:
@@ -323,6 +325,8 @@ class Uploader:
             return Outcome(UPLOADED)
         except RunLocked:
             return Outcome(BUSY)
+        except UploadUnrecorded as error:
+            return Outcome(f"{UPLOADED}, but {error}", has_failed=True)
         except Exception as error:  # of one run: the others are uploaded
             is_broken = True
             if isinstance(error, ServerUnavailable):
@@ -366,6 +370,8 @@ def _describe(error: Exception) -> str:
 
     if isinstance(error, ValueError):
         return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be written or read: {error.strerror}"
     return describe_error(error)
 
 

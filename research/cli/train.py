@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import hydra.core.utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from research.cli.overrides import config_folders, prepare_arguments, report_repeated
 from research.config import errors
@@ -22,6 +23,7 @@ from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
 from research.data.compatibility import check_data
 from research.parallel.errors import JoinInterrupted, PeerFailed
+from research.records.files import replacing
 from research.runner.devices import check_compiler_flags
 from research.runner.progress import Silent
 from research.runner.run_spec import (
@@ -29,9 +31,8 @@ from research.runner.run_spec import (
     RunSpec,
     read_ended,
     record_as_read,
-    to_checked_config,
 )
-from research.runner.session import Session, train_group
+from research.runner.session import Session, remove_hydra_output, train_group
 from research.runner.signals import terminable
 from research.sweeps.placement import place_single_run
 from research.sweeps.wandb_sweep import take_options
@@ -68,7 +69,8 @@ class CheckFirst(Callback):
         session = current_session()
         try:
             _check_no_grid(config)
-            run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
+            overrides = config.hydra.overrides.task
+            run_spec = RunSpec.of_composed(config, Path(str(config.hydra.run.dir)), overrides)
             record_as_read(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
@@ -140,6 +142,16 @@ def _join_processes(
     run_on_all_processes(check, describe_error=errors.explain)
 
 
+def _prefer_own_launchers() -> None:
+    """Loads Hydra's plugins, and then registers the launchers whose names others may have taken."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    from hydra_plugins.fathom_engines import register_launchers
+
+    register_launchers()
+
+
 class TrainTask:
     """The task function for Hydra: trains one composed run in the directory that Hydra made.
 
@@ -154,11 +166,12 @@ class TrainTask:
 
     def __call__(self, composed: DictConfig) -> Objective:
         """Trains the run and returns its result, which a search minimises."""
+        overrides = HydraConfig.get().overrides.task
         runtime = HydraConfig.get().runtime
         # With hydra.job.chdir=true Hydra has changed to the run's directory, but relative paths
         # mean what they meant when the command was given.
         with contextlib.chdir(runtime.cwd):
-            run_spec = RunSpec(to_checked_config(composed), Path(runtime.output_dir))
+            run_spec = RunSpec.of_composed(composed, Path(runtime.output_dir), overrides)
             (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)
@@ -188,6 +201,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
         refuse(error, session)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there
     register_with_hydra()
+    _prefer_own_launchers()
     run_hydra = hydra.main(
         version_base="1.3",
         config_path=str(resource_dir("conf").absolute()),
@@ -195,7 +209,12 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     )
     try:
         check_config_files(words, config_folders(words))
-        with _hydra_raises(), terminable(), session.progress, _visible_to_callbacks(session):
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(_hydra_raises())
+            contexts.enter_context(_hydra_replaces_files())
+            contexts.enter_context(terminable())
+            contexts.enter_context(session.progress)
+            contexts.enter_context(_visible_to_callbacks(session))
             run_hydra(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
@@ -261,6 +280,46 @@ def _visible_to_callbacks(session: Session) -> Iterator[None]:
         yield
     finally:
         _current_session.reset(token)
+
+
+@contextlib.contextmanager
+def _hydra_replaces_files() -> Iterator[None]:
+    """Makes Hydra write each file of a run's configuration completely or not at all.
+
+    Hydra itself first empties the file, so that a full disk, or a kill, would leave a finished run
+    that is named again without its settings.
+    """
+    before = hydra.core.utils._save_config
+    hydra.core.utils._save_config = _save_config
+    try:
+        yield
+    finally:
+        hydra.core.utils._save_config = before
+
+
+def _save_config(
+    composed: Any,
+    filename: str,
+    output_dir: Path,
+) -> None:
+    """Writes a file of a run's configuration, in place of Hydra's function of this name.
+
+    Args:
+        composed: what is written.
+        filename: the name of the file.
+        output_dir: the folder ``.hydra`` of the run.
+
+    Raises:
+        OSError: it cannot be written. Nothing is left of a run that is new.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with replacing(output_dir / filename) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
+    except OSError:
+        if not (output_dir.parent / "run.json").exists():
+            remove_hydra_output(output_dir.parent)
+        raise
 
 
 @contextlib.contextmanager

@@ -97,6 +97,17 @@ def describe_long_intervals(
     return lines
 
 
+def find_given(overrides: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
+    """Those of some settings that were written on the command line.
+
+    Args:
+        overrides: those of the command line.
+        paths: the settings.
+    """
+    given = _given_settings([_parse(word) for word in overrides])
+    return tuple(path for path in paths if path in given)
+
+
 def check_length(
     overrides: Sequence[str],
     choices: Mapping[str, str | None],

@@ -31,8 +31,9 @@ from research.records.trackers import (
 )
 from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.history import StepJudge, has_ended
-from research.records.trackers.identity import HASH_LENGTH, WandbId, find_run_id
-from research.records.trackers.registry import make_local_trackers
+from research.records.trackers.identity import HASH_LENGTH, WandbId, all_tags, find_run_id
+from research.records.trackers.registry import LOCAL_TRACKERS, make_local_trackers
+from research.records.trackers.server import Uploaded, change_remarks
 from research.records.trackers.wandb import (
     WandbTracker,
     ask_for_upload,
@@ -46,7 +47,12 @@ from research.records.trackers.wandb import (
 
 ROWS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
+NEW_REMARKS = "new_remarks"  # the names of tags and notes that W&B's server has not been sent
 TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeout")
+
+
+class UploadUnrecorded(Exception):
+    """W&B's server has everything, but ``run.json`` cannot say so; ``str`` says why."""
 
 
 def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
@@ -186,7 +192,46 @@ def is_pending(directory: Path, info: JsonObject) -> bool:
 
 def is_uploaded(directory: Path, info: JsonObject) -> bool:
     """Whether W&B's server has everything, or does not get the run at all."""
-    return wandb_state(directory, info).get("state", UPLOADED) == UPLOADED
+    state = wandb_state(directory, info)
+    return state.get("state", UPLOADED) == UPLOADED and not state.get(NEW_REMARKS)
+
+
+def list_new_remarks(
+    directory: Path,
+    info: JsonObject,
+    earlier: JsonObject,
+) -> JsonObject:
+    """Entries of ``run.json`` of a run with new tags or notes, which its dashboards lack.
+
+    W&B gets them by ``fathom sync``, and other dashboards when they are recorded anew.
+
+    Args:
+        directory: the run directory.
+        info: its ``run.json``, with the new tags and notes.
+        earlier: the tags and notes before.
+    """
+    mirrored = dict(info.get("mirrored") or {})
+    for tracker in LOCAL_TRACKERS:
+        if isinstance(mirrored.get(tracker.name), dict):
+            mirrored[tracker.name] |= {"state": PENDING}
+    state = wandb_state(directory, info)
+    if state:
+        changed = [name for name in earlier if info.get(name) != earlier[name]]
+        dropped = all_tags(earlier["tags"])
+        others = [tag for tag in _known_tags(directory, state) if tag not in dropped]
+        tags = all_tags([*info["tags"], *others])
+        run = state["run"] | {"tags": tags, "notes": info["notes"] or None}
+        changed = sorted({*changed, *state.get(NEW_REMARKS, [])})
+        mirrored[WandbTracker.name] = state | {"run": run, NEW_REMARKS: changed}
+    return {"mirrored": mirrored} if mirrored else {}
+
+
+def _known_tags(directory: Path, state: JsonObject) -> list[str]:
+    """The tags with which W&B got a run, or is to get it."""
+    try:
+        return _with_defaults(state, _read_config(directory))["run"]["tags"]
+    except (ValueError, KeyError):  # a configuration that is damaged
+        return []
 
 
 def complete_mirror(
@@ -208,6 +253,7 @@ def complete_mirror(
 
     Raises:
         ServerError: the run must be sent, and the server has not received all of it.
+        UploadUnrecorded: the server has received all of it, but ``run.json`` cannot be written.
         CorruptTable: a table cannot be read.
         ValueError: the configuration of the run cannot be read.
     """
@@ -215,7 +261,7 @@ def complete_mirror(
     rows = read_rows(directory)
     config = _read_config(directory)
     settings = _tracker_settings(config)
-    pending = _with_defaults(wandb_state(directory, info), settings, config)
+    pending = _with_defaults(wandb_state(directory, info), config)
     _check_rows(info, rows)
     num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
@@ -225,7 +271,8 @@ def complete_mirror(
         steps = rows.metrics["step"].tolist() if rows.metrics else []
         check_last_row(pending, uploaded, steps)
         if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
-            _write_state(directory, info, pending | {"state": UPLOADED}, settings)
+            state = _send_new_remarks(pending | {"state": UPLOADED}, uploaded)
+            _write_state(directory, info, state, settings)
             return UPLOADED
     with contextlib.ExitStack() as cleanup:
         folder = None
@@ -244,8 +291,32 @@ def complete_mirror(
         changes, state = _mirror_rows(tracker, rows, _describe_end(info))
     if not must_upload:
         info = info | changes
+    if state["state"] == UPLOADED:
+        state = _send_new_remarks(state)
     _write_state(directory, info, state, settings)
     return state["state"]
+
+
+def _send_new_remarks(state: JsonObject, uploaded: Uploaded | None = None) -> JsonObject:
+    """Sends the tags and notes that were given anew, if any; returns the new state.
+
+    They are sent by themselves, because a run that is opened again may keep its earlier tags.
+
+    Args:
+        state: what ``run.json`` says of the W&B run.
+        uploaded: what the server has; None to ask it.
+
+    Raises:
+        ServerError: the server does not answer.
+    """
+    remarks = {}
+    for name in state.get(NEW_REMARKS) or []:
+        remarks[name] = state["run"].get(name) or ("" if name == "notes" else [])
+    if remarks:
+        uploaded = uploaded or ask_for_upload(state)
+    if remarks and uploaded and uploaded.server_id:
+        change_remarks(uploaded.server_id, remarks)
+    return {name: value for name, value in state.items() if name != NEW_REMARKS}
 
 
 def _check_rows(info: JsonObject, rows: RecordedRows) -> None:
@@ -360,10 +431,10 @@ def _tracker_settings(config: JsonObject) -> JsonObject:
 
 def _with_defaults(
     state: JsonObject,
-    settings: JsonObject,
     config: JsonObject,
 ) -> JsonObject:
     """The state of the W&B run with what a record of an earlier version leaves out."""
+    settings = _tracker_settings(config)
     where = {"project": settings["project"], "entity": settings["entity"]}
     identity = {"tags": make_tags(config)} | state["run"]
     return where | state | {"run": identity}
@@ -385,6 +456,12 @@ def _write_state(
     mirrored = info.get("mirrored")
     others = mirrored if isinstance(mirrored, dict) else {}
     changes = {"mirrored": others | {WandbTracker.name: state}}
-    write_json(directory / "run.json", info | changes)
+    file = directory / "run.json"
+    try:
+        write_json(file, info | changes)
+    except OSError as error:
+        if state["state"] != UPLOADED:
+            raise
+        raise UploadUnrecorded(f"{file} cannot be written: {error.strerror}") from error
     if state["state"] == UPLOADED:
         mark_as_uploaded(settings, state["run"]["id"])

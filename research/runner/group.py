@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from research.config.errors import explain
+from research.data.notices import notify
 from research.diagnosis.findings import HEALTHY
 from research.parallel.processes import broadcast_arrays, is_primary
 from research.records.trackers import TrackerReports
@@ -94,6 +95,7 @@ class RunGroup:
         self._written_at = self._created_at
         for index in range(len(run_specs)):
             self._open_run(index)
+        self._report_replaced_steps()
 
     def _open_run(self, index: int) -> None:
         """Opens the record of a run. One that cannot be opened ends here."""
@@ -120,6 +122,19 @@ class RunGroup:
         else:
             writer.record.flush_scale = self.flush_scale
             self._writers.append(writer)
+
+    def _report_replaced_steps(self) -> None:
+        """Says that recorded steps are trained again, because there is no checkpoint of them."""
+        replaced = [writer for writer in self._writers if writer.num_replaced_steps]
+        if len(replaced) == 1:
+            name = replaced[0].record.directory.name
+            steps = f"the {replaced[0].num_replaced_steps} recorded steps"
+            notify(f"{name} starts from step 0, because it has no checkpoint of {steps}")
+        elif replaced:
+            notify(
+                f"{len(replaced)} runs start from step 0, because they have no checkpoint of their "
+                "recorded steps"
+            )
 
     def __enter__(self) -> "RunGroup":
         return self

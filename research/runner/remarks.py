@@ -1,73 +1,99 @@
 """Tags and notes that are given anew for a run that has ended. Does not import jax."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from research.config.options import LOCAL_TRACKER_NAMES
 from research.data.notices import notify
 from research.records.runs import JsonObject
-from research.runner.run_spec import RunSpec
+from research.runner.run_spec import REMARKS, RunSpec
 
 CONFIG_FILE = ".hydra/config.yaml"
-REMARKS = ("tags", "notes")
 
 
-def record_remarks(run_specs: Sequence[RunSpec], infos: Sequence[JsonObject]) -> list[JsonObject]:
+@dataclass
+class EndedRun:
+    """A run that a command names and that has ended.
+
+    Attributes:
+        spec: the run as the command describes it.
+        info: its ``run.json``.
+    """
+
+    spec: RunSpec
+    info: JsonObject
+
+    @property
+    def is_recorded_here(self) -> bool:
+        """Whether this process writes the run, of the processes that train it together."""
+        return (self.spec.directory / "run.json").exists()
+
+
+def record_remarks(runs: Sequence[EndedRun]) -> None:
     """Records the tags and notes of a command that names runs which have ended, and says so.
 
     They stand in ``run.json`` and in the configuration, which Hydra may have written anew for the
-    command. What the command does not give stays as it was recorded.
+    command. What the command does not give stays as it was recorded. The ``info`` of a run stays as
+    it was where another process is writing the run, or its folder cannot be written.
 
     Args:
-        run_specs: the runs as the command describes them.
-        infos: the ``run.json`` of each.
-
-    Returns:
-        Each ``run.json`` as it is now; as it was where another process is writing the run, or its
-        folder cannot be written.
+        runs: the runs, whose ``info`` is changed.
     """
-    recorded = []
     names: list[str] = []
     changed = []
-    in_dashboards = False
-    for run_spec, info in zip(run_specs, infos, strict=True):
-        now = _record_remarks_of(run_spec, info)
-        new = [name for name in REMARKS if now.get(name) != info.get(name)]
+    for run in runs:
+        earlier = run.info
+        run.info = _record_remarks_of(run)
+        new = [name for name in REMARKS if run.info.get(name) != earlier.get(name)]
         if new:
             names += new
-            changed.append(run_spec.directory)
-            in_dashboards |= bool(info.get("mirrored"))
-        recorded.append(now)
+            changed.append(run)
     if changed:
         what = " and ".join(name for name in REMARKS if name in names)
-        where = str(changed[0]) if len(changed) == 1 else f"{len(changed)} runs"
-        limit = "; dashboards keep the earlier ones" if in_dashboards else ""
-        notify(f"{where}: recorded the {what} that were given anew{limit}")
-    return recorded
+        where = str(changed[0].spec.directory) if len(changed) == 1 else f"{len(changed)} runs"
+        line = f"{where}: recorded the {what} that were given anew"
+        notify("; ".join([line, *_describe_dashboards(changed)]))
 
 
-def _record_remarks_of(run_spec: RunSpec, info: JsonObject) -> JsonObject:
-    config = run_spec.config
+def _describe_dashboards(runs: Sequence[EndedRun]) -> list[str]:
+    """How the dashboards of runs with new tags or notes get them."""
+    mirrored = {name for run in runs for name in run.info.get("mirrored") or {}}
+    ways = []
+    if "wandb" in mirrored:
+        ways.append("`fathom sync` sends them to W&B")
+    for name in LOCAL_TRACKER_NAMES:
+        if name in mirrored and not getattr(runs[0].spec.config.tracker, name):
+            ways.append(f"the same command with tracker={name} sends them there")
+    return ways
+
+
+def _record_remarks_of(run: EndedRun) -> JsonObject:
+    info = run.info
+    spec = run.spec
     earlier = {"tags": info.get("tags") or [], "notes": info.get("notes") or ""}
-    remarks: dict[str, Any] = {
-        "tags": list(config.tags) or earlier["tags"],
-        "notes": config.notes or earlier["notes"],
-    }
+    remarks: dict[str, Any] = {}
+    for name, value in {"tags": list(spec.config.tags), "notes": spec.config.notes}.items():
+        is_given = value or name in spec.given_remarks
+        remarks[name] = value if is_given else earlier[name]
     is_new = remarks != earlier
-    if not is_new and _configured_remarks(run_spec) in (None, remarks):
+    if not is_new and _configured_remarks(spec) in (None, remarks):
         return info
+    from research.records.mirror import list_new_remarks
     from research.records.record import Lock, RunLocked, write_json
 
     try:
-        lock = Lock(run_spec.directory)
+        lock = Lock(spec.directory)
     except (RunLocked, OSError):
         return info
     try:
-        _write_to_config(run_spec, remarks)
+        _write_to_config(spec, remarks)
         if is_new:
             info = info | remarks
-            write_json(run_spec.directory / "run.json", info)
+            info |= list_new_remarks(spec.directory, info, earlier)
+            write_json(spec.directory / "run.json", info)
     finally:
         lock.release()
     return info

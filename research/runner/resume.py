@@ -13,7 +13,8 @@ import numpy as np
 from research.gauges.table import MetricSource, metric_names
 from research.records.jax_settings import describe_changed_settings
 from research.records.record import Lock, RunRecord, read_info, report_replaced_rows
-from research.records.runs import INSPECTIONS, METRICS, PROFILES
+from research.records.run_info import DamagedRecord
+from research.records.runs import INSPECTIONS, METRICS, PROFILES, Run
 from research.records.table_writer import Columns, CorruptTable
 from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
 from research.runner.longer_runs import copy_rows, find_shorter_run
@@ -66,12 +67,18 @@ class EarlierRows:
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run whose record is open; where it resumes, with its checkpoint and its earlier rows."""
+    """A run whose record is open; where it resumes, with its checkpoint and its earlier rows.
+
+    Attributes:
+        num_replaced_steps: the steps that an earlier attempt has recorded without a checkpoint from
+            which to go on. They are trained again.
+    """
 
     record: RunRecord
     checkpoint: Checkpoint | None = None
     notes: CheckpointNotes | None = None
     earlier_rows: EarlierRows | None = None
+    num_replaced_steps: int = 0
 
 
 def open_run(
@@ -112,6 +119,7 @@ def _open_locked_run(
     info: dict[str, Any],
 ) -> OpenedRun:
     checkpoints = Checkpoints(lock.directory)
+    num_replaced_steps = 0
     try:
         checkpoint = checkpoints.read(partial(_expected_specs, setup, info["layers"]))
         if checkpoint:
@@ -132,8 +140,17 @@ def _open_locked_run(
         )
     else:
         report_replaced_rows(lock.directory)
+        num_replaced_steps = _count_recorded_steps(lock.directory)
     continued = _continue_shorter_run(lock, run_spec, setup, info)
-    return continued or OpenedRun(RunRecord(lock, info))
+    return continued or OpenedRun(RunRecord(lock, info), num_replaced_steps=num_replaced_steps)
+
+
+def _count_recorded_steps(directory: Path) -> int:
+    """The steps that an earlier attempt has recorded; 0 where ``run.json`` does not tell."""
+    try:
+        return Run(directory).num_steps
+    except DamagedRecord:
+        return 0
 
 
 def _continue_shorter_run(

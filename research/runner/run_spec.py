@@ -4,14 +4,14 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from research.config.family import has_family, to_family
 from research.config.fields import to_plain
-from research.config.given_settings import check_length
+from research.config.given_settings import check_length, find_given
 from research.config.layer_formats import PATH as LAYERS_PATH
 from research.config.layer_formats import kinds_in
 from research.config.packages import check_trackers
@@ -25,10 +25,10 @@ from research.records.trackers.identity import check_mode, check_project
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
 Result = dict[str, Any]
 
+REMARKS = ("tags", "notes")
 # Settings that do not change a run's numbers, so they are not part of its id.
 NOT_IN_RUN_ID = (
-    "tags",
-    "notes",
+    *REMARKS,
     "tracker.",
     "mesh.",
     "checkpoint.",
@@ -39,7 +39,7 @@ NOT_IN_RUN_ID = (
 # Settings that are part of it only where they are set, so that the ids of older runs stay.
 IN_RUN_ID_IF_SET = ("diagnose.stop", "precision.layers")
 # Settings that do not change the program.
-NOT_IN_PROGRAM = ("name", "tags", "notes", "tracker.", "diagnose.")
+NOT_IN_PROGRAM = ("name", *REMARKS, "tracker.", "diagnose.")
 MAX_LISTED_DIFFERENCES = 3
 
 
@@ -155,11 +155,30 @@ class RunSpec:
         config: the configuration.
         directory: where the run is recorded.
         files: texts to write when the run starts, by path relative to ``directory``.
+        given_remarks: which of tags and notes the command gives, be it as nothing.
     """
 
     config: Config
     directory: Path
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    given_remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def of_composed(
+        cls,
+        composed: Any,
+        directory: Path,
+        overrides: Sequence[str],
+    ) -> "RunSpec":
+        """The run of a configuration that Hydra composed; see ``to_checked_config``.
+
+        Args:
+            composed: the configuration.
+            directory: where the run is recorded.
+            overrides: those of the command line that gave the configuration.
+        """
+        given = find_given(overrides, REMARKS)
+        return cls(to_checked_config(composed), directory, given_remarks=given)
 
     @property
     def identity(self) -> str:

@@ -122,6 +122,7 @@ class RunWriter:
             opened = OpenedRun(NullRecord(info))
         self.record = opened.record
         self.checkpoint = opened.checkpoint
+        self.num_replaced_steps = opened.num_replaced_steps
         self._unsent_rows = opened.earlier_rows  # for the trackers, once they have started
         self.trackers = BackgroundTrackers(trackers, reports, gather_seconds=GATHER_SECONDS)
         self._created_at = time.monotonic()

@@ -18,7 +18,7 @@ from research.runner.devices import check_devices
 from research.runner.limits import raise_open_files
 from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
-from research.runner.remarks import record_remarks
+from research.runner.remarks import EndedRun, record_remarks
 from research.runner.run_spec import Result, RunSpec, read_ended
 from research.runner.signals import importing
 
@@ -102,7 +102,7 @@ def train_group(
     except Exception as error:
         for run_spec in run_specs:
             if not _has_record(run_spec, error):
-                _remove_hydra_output(run_spec.directory)
+                remove_hydra_output(run_spec.directory)
         return [_failed_result(run_spec, error) for run_spec in run_specs]
     by_directory = dict(finished)
     for run_spec, result in zip(missing, results, strict=True):
@@ -138,15 +138,15 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
         from research.parallel.processes import broadcast_finished_runs
 
         infos = broadcast_finished_runs(infos)
+    ended = [EndedRun(spec, info) for spec, info in zip(run_specs, infos, strict=True) if info]
+    record_remarks([run for run in ended if run.is_recorded_here])
     finished = {}
-    for run_spec, info in zip(run_specs, infos, strict=True):
-        if info:
-            if (run_spec.directory / "run.json").exists():  # not in the other processes of a run
-                complete_ended_run(run_spec, info)
-                (info,) = record_remarks([run_spec], [info])
-            _report_changed_data(run_spec, info)
-            result = info | {"directory": str(run_spec.directory), "already": True}
-            finished[run_spec.directory] = result
+    for run in ended:
+        if run.is_recorded_here:
+            complete_ended_run(run.spec, run.info)
+        _report_changed_data(run.spec, run.info)
+        directory = run.spec.directory
+        finished[directory] = run.info | {"directory": str(directory), "already": True}
     return finished
 
 
@@ -180,7 +180,7 @@ def _train_missing(
         if session.show_traces:
             traceback.print_exception(error)
         if not _has_record(run_spec, error):
-            _remove_hydra_output(run_spec.directory)
+            remove_hydra_output(run_spec.directory)
     return results
 
 
@@ -242,7 +242,7 @@ def _has_record(run_spec: RunSpec, error: Exception) -> bool:
     return (run_spec.directory / "run.json").exists()
 
 
-def _remove_hydra_output(directory: Path) -> None:
+def remove_hydra_output(directory: Path) -> None:
     """Removes Hydra's files of a run without a record, then each directory that this leaves empty.
 
     It stops at the working directory. For a run outside the working directory, it stops after the

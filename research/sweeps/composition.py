@@ -125,7 +125,8 @@ class Composer(ConfigLoaderImpl):
             composed = self._load_reusable(master, parsed)
             self._set_values(composed, parsed)
             directory = _sweep_directory(composed)
-            self._run_specs[key] = RunSpec(to_checked_config(composed), directory)
+            given = composed.hydra.overrides.task
+            self._run_specs[key] = RunSpec.of_composed(composed, directory, given)
         return self._run_specs[key]
 
     def make_run_spec_with_files(

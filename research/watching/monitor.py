@@ -27,6 +27,7 @@ from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.config.suggestions import format_suggestion
+from research.data.notices import notify
 from research.diagnosis.observed import Divergence, Inputs, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
@@ -86,12 +87,44 @@ class _Entry:
     scalars: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Resumption:
+    """Where a loop goes on after an earlier attempt.
+
+    Attributes:
+        step: the first step that is logged.
+        last: the last step of which the earlier attempt has a row; None where it has none.
+        interval: the largest distance between two steps that it has logged; 1 where unknown.
+        was_killed: whether it was killed, which loses what it has logged in the last seconds.
+    """
+
+    step: int
+    last: int | None
+    interval: int
+    was_killed: bool
+
+    def describe_lost_rows(self, interval: int) -> str:
+        """What the record lacks between the attempts, in words; empty where it lacks nothing.
+
+        Args:
+            interval: the distance between two steps that are logged now.
+        """
+        last = self.last or 0  # without rows, the first step may be any up to the interval
+        if self.step - last <= max(interval, self.interval):
+            return ""
+        reason = ": the earlier attempt was killed before it wrote them" if self.was_killed else ""
+        if self.last is not None:
+            return f"has no rows of steps {self.last + 1} to {self.step - 1}{reason}"
+        return f"has no rows of the steps before {self.step}{reason}" if self.was_killed else ""
+
+
 class Monitor:
     """Writes the run directory of a training loop, with a verdict at its end.
 
     ``fathom runs``, ``fathom show`` and Weights & Biases work on the directory. Numbers are fetched
     from the device one step late, so that logging never waits for the step that was just started.
-    Two seconds after a step was logged it is on the disk; a process that is killed loses no more.
+    Two seconds after a step was logged it is on the disk; a process that is killed loses no more,
+    and a line says so when it is resumed.
     On several hosts only process 0 writes.
 
     >>> import fathom
@@ -184,6 +217,8 @@ class Monitor:
         self._process = os.getpid()
         self._fault: Exception | None = None  # what went wrong on the thread that flushes
         self._earlier: RecordedRows | None = None
+        self._was_killed = False  # the earlier attempt
+        self._resumption: _Resumption | None = None  # until its gap is known
         self._record: RunRecord | None = None
         self._lock: Lock | None = None
         self._info = _initial_info(settings or {})
@@ -225,6 +260,7 @@ class Monitor:
         self._info["id"] = earlier.get("id") or self._info["id"]
         self._info["resumed"] = earlier.get("resumed") or []
         self._earlier = read_rows(self.directory)
+        self._was_killed = earlier.get("status") == "running"
 
     def _make_trackers(self) -> list[Tracker]:
         if not is_primary():
@@ -296,6 +332,8 @@ class Monitor:
                 self._check_layers(step, gauges)
             if self._record is None:
                 self._start(step)
+            else:
+                self._report_lost_rows(step - self._last_step)
             self._last_step = step
             self._write_pending(entry)
 
@@ -348,6 +386,12 @@ class Monitor:
         """
         metrics = _rows_before(earlier.metrics, step)
         profiles = _rows_before(earlier.profiles, step)
+        self._resumption = _Resumption(
+            step=step,
+            last=int(metrics["step"][-1]) if metrics and len(metrics["step"]) else None,
+            interval=_largest_interval(earlier.metrics, self._info["resumed"]),
+            was_killed=self._was_killed,
+        )
         self._info["resumed"] = [*self._info["resumed"], step]
         _write_config(self.directory, self._config)
         num_kept = {
@@ -364,6 +408,18 @@ class Monitor:
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
             self._activations += list(profiles[ACTIVATION_RMS.name])
         self._trackers.log(metrics, profiles, {})
+
+    def _report_lost_rows(self, interval: int = 1) -> None:
+        """Says once what the record lacks between the earlier attempt and the present one.
+
+        Args:
+            interval: the distance between two steps that are logged now.
+        """
+        resumption = self._resumption
+        self._resumption = None
+        lost = resumption.describe_lost_rows(interval) if resumption else ""
+        if lost:
+            notify(f"{self.directory} {lost}")
 
     def _flush_regularly(self) -> None:
         """Brings to the disk what was logged before a pause, such as an evaluation.
@@ -541,6 +597,7 @@ class Monitor:
         if self._earlier is not None and self._lock is not None:
             self._lock.release()  # no step was logged: the earlier record stays as it is
             return
+        self._report_lost_rows()
         try:
             self._write_end(status, error)
         finally:
@@ -871,6 +928,20 @@ def _is_without_steps(directory: Path) -> bool:
     except (DamagedRecord, CorruptTable):
         return False
     return info.get("source") == SOURCE_WATCH and rows.num_rows == 0
+
+
+def _largest_interval(columns: Columns, resumed: Sequence[int]) -> int:
+    """The largest distance between two steps that were logged one after the other.
+
+    Args:
+        columns: the rows.
+        resumed: the steps at which a loop went on, before which rows may be lost.
+    """
+    if not columns:
+        return 1
+    steps = np.asarray(columns["step"])
+    intervals = np.diff(steps)[~np.isin(steps[1:], resumed)]
+    return int(intervals.max(initial=1))
 
 
 def _rows_before(columns: Columns, step: int) -> Columns:

@@ -1,6 +1,7 @@
 """The command line itself: help, unknown commands, and what is passed on to Hydra."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,21 @@ def test_a_command_that_does_not_exist_is_one_line_and_exit_code_2(fathom, words
     assert said.code == 2
     assert said.err.startswith("fathom: ")
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["report", "runs", "sync"])
+def test_a_command_that_is_ended_by_a_signal_says_so_in_one_line(
+    fathom, monkeypatch, command, number
+):
+    def end_self(*_, **__):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(f"research.cli.{command}.main", end_self)
+    before = signal.getsignal(signal.SIGTERM)
+    said = fathom(command)
+    assert (said.code, said.out, said.err) == (1, "", "fathom: interrupted\n")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_commands_draw_whatever_backend_of_matplotlib_the_environment_asks_for(monkeypatch):

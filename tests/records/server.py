@@ -54,6 +54,7 @@ class Server(http.server.ThreadingHTTPServer):
         stopped: the runs that the user or an early termination has stopped.
         ended: the runs that have ended.
         files: paths of uploaded files.
+        remarks: for each run id, the tags and notes that were given to it later.
         alerts: the titles of alerts.
         views: saved views and reports by name, each with the variables of all its savings.
         gaps: the chunks of rows that would leave a gap; it does not keep them.
@@ -75,6 +76,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.stopped = set()
         self.ended = set()
         self.files = []
+        self.remarks = {}
         self.views = {}
         self.alerts = []
         self.gaps = []
@@ -181,6 +183,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return {"viewer": VIEWER}
         if operation == "UpsertBucket":
             return self._create_run(variables)
+        if operation == "ChangeRemarks":
+            run_id = variables.pop("id").removeprefix("id of ")
+            self.server.remarks[run_id] = variables
+            return {"upsertBucket": {"bucket": {"id": f"id of {run_id}", "name": run_id}}}
         if operation == "RunResumeStatus":
             return {"model": PROJECT | {"bucket": self._describe_run(variables["name"])}}
         if operation == "RunStoppedStatus":
@@ -205,7 +211,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _create_run(self, variables):
         self.server.runs.setdefault(variables["name"], variables)
         bucket = {
-            "id": "r",
+            "id": f"id of {variables['name']}",
             "name": variables["name"],
             "displayName": "",
             "sweepName": None,
@@ -248,7 +254,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         last_row = json.dumps(rows[-1])
         return {
             "name": run_id,
-            "id": "r",
+            "id": f"id of {run_id}",
             "displayName": run_id,
             "state": "finished" if run_id in self.server.ended else "crashed",
             "config": "{}",

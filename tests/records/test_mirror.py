@@ -1,11 +1,14 @@
 """A recorded run comes to W&B completely and once, whatever failed before."""
 
 import contextlib
+import dataclasses
+import errno
 import json
 import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -70,6 +73,49 @@ def test_a_run_that_is_uploaded_is_not_sent_again(fathom, recorded, server, offl
     assert code == 0
     assert out.startswith("nothing to upload")
     assert server.runs == {}
+
+
+def test_tags_and_notes_that_are_given_anew_reach_wandb(
+    fathom, small, recorded, server, has_all_rows
+):
+    fathom("sync")
+    assert recorded.state == "uploaded"
+    rows = list(server.rows[recorded.id])
+
+    said = fathom("train", *small, "name=first", "tags=[new]", "notes=second")
+    assert said.err.count("`fathom sync` sends them to W&B") == 1
+    code, out, _ = fathom("sync")
+
+    assert (code, out.count("uploaded")) == (0, 1)
+    tags = ["new", *server.runs[recorded.id]["tags"]]
+    assert server.remarks == {recorded.id: {"tags": tags, "notes": "second"}}
+    assert server.rows[recorded.id] == rows
+    assert has_all_rows(server, recorded.id)
+    assert fathom("sync").out.startswith("nothing to upload")
+
+    fathom("train", *small, "name=first", "tags=[]")
+    fathom("sync")
+    assert server.remarks == {recorded.id: {"tags": tags[1:]}}
+
+
+def test_tags_that_are_given_anew_before_the_upload_are_sent_with_it(
+    fathom, small, recorded, server, has_all_rows
+):
+    fathom("train", *small, "name=first", "tags=[new]")
+    assert fathom("sync").code == 0
+    assert server.runs[recorded.id]["tags"][0] == "new"
+    assert server.remarks[recorded.id]["tags"][0] == "new"
+    assert has_all_rows(server, recorded.id)
+
+
+def test_a_server_that_fails_gets_new_tags_later(fathom, small, recorded, server):
+    fathom("sync")
+    fathom("train", *small, "name=first", "tags=[new]")
+    server.break_down("500")
+    assert fathom("sync").code == 1
+    server.break_down(None)
+    assert fathom("sync").code == 0
+    assert server.remarks[recorded.id]["tags"][0] == "new"
 
 
 @pytest.mark.parametrize("num_rows", [0, 10, 24, 25, 26])
@@ -439,6 +485,20 @@ def copy_run(recorded, number):
     return copied
 
 
+def test_a_record_that_cannot_be_written_is_said_to_be_uploaded(
+    fathom, recorded, server, has_all_rows, monkeypatch
+):
+    def refuse(file, _):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr("research.records.mirror.write_json", refuse)
+    code, out, err = fathom("sync")
+    assert (code, err) == (1, "")
+    file = recorded.directory.relative_to(Path.cwd()) / "run.json"
+    assert out.endswith(f": uploaded, but {file} cannot be written: Permission denied\n")
+    assert has_all_rows(server, recorded.id)
+
+
 def test_several_runs_are_uploaded_at_once_and_counted(fathom, recorded, server):
     copies = [copy_run(recorded, number) for number in range(3)]
     recorded.change(state="uploaded")
@@ -524,9 +584,10 @@ def test_a_server_that_cannot_be_used_is_described_in_a_line(server, kind):
 def test_the_server_says_how_far_it_is(server):
     assert ask(server) == Uploaded(num_rows=0)
     server.rows["abc"] = [{"_step": 0}, {"_step": 1}]
-    assert ask(server) == Uploaded(num_rows=2, last_row={"_step": 1})
+    uploaded = Uploaded(num_rows=2, last_row={"_step": 1}, server_id="id of abc")
+    assert ask(server) == uploaded
     server.ended.add("abc")
-    assert ask(server) == Uploaded(num_rows=2, last_row={"_step": 1}, has_ended=True)
+    assert ask(server) == dataclasses.replace(uploaded, has_ended=True)
 
 
 def test_without_a_key_the_user_is_told_to_log_in(server, monkeypatch, tmp_path):

@@ -145,14 +145,15 @@ def test_kills_lose_nothing_and_double_nothing(server, process, run_fathom, work
     check_server(server, 1, LONG)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_an_interrupted_upload_is_one_line(server, process, two_runs, workplace, moment):
+def test_an_interrupted_upload_is_one_line(server, process, two_runs, workplace, moment, number):
     shutil.copytree(two_runs, workplace, dirs_exist_ok=True, symlinks=True)
     server.break_down("hang", moment)
     uploading = process("-c", FATHOM, "sync")
     while not server.num_faults:
         time.sleep(0.01)
-    uploading.send_signal(signal.SIGINT)
+    uploading.send_signal(number)
     _, err = uploading.communicate(timeout=60)
     assert uploading.returncode == 1
     assert err.count("\n") == 1

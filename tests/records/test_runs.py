@@ -57,6 +57,19 @@ def test_a_run_reads_the_same_finished_and_not(tmp_path, layers, closed):
     assert run.profiles["grad_norm"].shape == (2, layers)
 
 
+def test_a_run_that_has_not_ended_has_as_many_steps_as_are_on_the_disk(
+    tmp_path, fathom, monkeypatch
+):
+    make_run(tmp_path / "outputs" / "study" / "run", closed=False)
+    folder = tmp_path / "outputs" / "study" / "run" / ".hydra"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 0\n")
+    monkeypatch.chdir(tmp_path)
+    assert Run(folder.parent).num_steps == 6
+    assert "6 steps" in fathom("show", "study").out
+    assert " 6 " in fathom("runs", "steps=6").out
+
+
 @pytest.mark.parametrize("num_read", [0, 1])
 def test_a_run_that_ends_while_it_is_read_is_read_whole(tmp_path, monkeypatch, num_read):
     """Its part files disappear before they are read, or between two of them."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 
 from research.records import record
 from research.records.files import RESERVED_BYTES, ReservedSpace, replacing
@@ -163,3 +164,30 @@ def put_in_place(file: Path, place: str, target: Path) -> None:
             file.symlink_to(target)
         case _:
             file.symlink_to(file.name)
+
+
+def refuse_settings(*_, **__):
+    """As a disk without space for the settings of a run, of which no file name says where."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("words", [[], ["-m"]])
+def test_a_disk_that_is_full_at_the_start_is_named_and_nothing_is_left(
+    fathom, small, workplace, monkeypatch, words
+):
+    monkeypatch.setattr(OmegaConf, "to_yaml", refuse_settings)
+    said = fathom("train", *words, *small, "tracker=none", "name=x")
+    assert said.code == 2
+    line = said.err.splitlines()[-1]
+    assert line.startswith(f"fathom: {workplace / 'outputs' / 'x'}/")
+    assert ".hydra/config.yaml cannot be written: No space left on device" in line
+    assert list(workplace.iterdir()) == []
+
+
+def test_the_settings_of_a_finished_run_survive_a_full_disk(fathom, small, trained, monkeypatch):
+    run, _ = trained()
+    file = run.directory / ".hydra" / "config.yaml"
+    before = file.read_text()
+    monkeypatch.setattr(OmegaConf, "to_yaml", refuse_settings)
+    assert fathom("train", *small, "tracker=none", "name=0").code == 2
+    assert file.read_text() == before

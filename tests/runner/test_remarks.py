@@ -1,6 +1,7 @@
 """Tags and notes: recorded as texts, and in both places where a command gives them anew."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from research.config.schema import Config
 from research.diagnosis.prediction import config_from_settings
 from research.records.runs import Run
 from research.records.trackers.wandb import make_tags
-from research.runner.remarks import record_remarks
+from research.runner.remarks import EndedRun, record_remarks
 from research.runner.run_spec import RunSpec
 
 
@@ -31,6 +32,8 @@ def write_config(directory, settings):
 @pytest.mark.parametrize(
     ("given", "expected", "line"),
     [
+        ({"tags": ()}, {"tags": [], "notes": "first"}, "recorded the tags that were"),
+        ({"tags": (), "notes": ""}, {"tags": [], "notes": ""}, "recorded the tags and notes"),
         ({"tags": ("b",)}, {"tags": ["b"], "notes": "first"}, "recorded the tags that were"),
         (
             {"tags": ("b",), "notes": "second"},
@@ -48,21 +51,43 @@ def test_remarks_that_are_given_anew_are_recorded_in_both_places(
     write_config(ended, hydra_writes)
     before = Run(ended).info
 
-    (info,) = record_remarks([RunSpec(config, ended)], [before])
+    run = EndedRun(RunSpec(config, ended, given_remarks=tuple(given)), before)
+    record_remarks([run])
 
     recorded = Run(ended)
     for name, value in expected.items():
-        assert info[name] == recorded.info[name] == recorded.config[name] == value
+        assert run.info[name] == recorded.info[name] == recorded.config[name] == value
     assert recorded.config["seed"] == 0
     err = capsys.readouterr().err
     assert line in err
     assert err.count("\n") == bool(line)
 
 
-def test_dashboards_are_said_to_keep_the_earlier_remarks(ended, capsys):
-    mirrored = Run(ended).info | {"mirrored": {"wandb": {"state": "local"}}}
-    record_remarks([RunSpec(Config(tags=("b",)), ended)], [mirrored])
-    assert capsys.readouterr().err.endswith("anew; dashboards keep the earlier ones\n")
+@pytest.mark.parametrize(
+    ("mirrored", "ways"),
+    [
+        ({"wandb": {"state": "local"}}, "; `fathom sync` sends them to W&B"),
+        (
+            {"tensorboard": {"state": "local"}},
+            "; the same command with tracker=tensorboard sends them there",
+        ),
+    ],
+)
+def test_how_dashboards_get_new_remarks_is_said(ended, capsys, mirrored, ways):
+    run = EndedRun(RunSpec(Config(tags=("b",)), ended), Run(ended).info | {"mirrored": mirrored})
+    record_remarks([run])
+    assert capsys.readouterr().err.endswith(f"given anew{ways}\n")
+    (state,) = run.info["mirrored"].values()
+    assert state.get("new_remarks") == ["tags"] or state["state"] == "pending"
+
+
+def test_remarks_of_several_runs_are_one_line(ended, capsys, tmp_path):
+    other = shutil.copytree(ended, tmp_path / "study" / "other")
+    config = Config(tags=("b",))
+    record_remarks(
+        [EndedRun(RunSpec(config, folder), Run(folder).info) for folder in (ended, other)]
+    )
+    assert capsys.readouterr().err == "fathom: 2 runs: recorded the tags that were given anew\n"
 
 
 def test_tags_that_an_earlier_version_recorded_as_numbers_are_texts():

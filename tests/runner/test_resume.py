@@ -166,16 +166,22 @@ def test_an_interrupted_run_resumes_where_it_ended(
     assert set(os.listdir(run.directory)) == set(os.listdir(uninterrupted.directory))
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
 def test_without_checkpoints_a_run_starts_over(
-    workplace, fathom, train_until_signal, uninterrupted
+    workplace, fathom, train_until_signal, uninterrupted, is_damaged
 ):
     train_until_signal("tracker=none", "checkpoint.every=null", step=6)
-    (only_run(workplace).directory / "run.json").unlink()
+    num_steps = only_run(workplace).num_steps
+    line = f"starts from step 0, because it has no checkpoint of the {num_steps} recorded steps"
+    if is_damaged:
+        (only_run(workplace).directory / "run.json").unlink()
+        line = "replaces them, because its run.json is missing"
 
     said = fathom(*SMALL, "tracker=none")
 
     assert said.code == 0
-    assert said.err.count("replaces them, because its run.json is missing") == 1
+    assert said.err.count(line) == 1
+    assert said.err.count("fathom: ") == 1
 
     run = only_run(workplace)
     assert "resumed" not in run.info

@@ -14,6 +14,7 @@ import sys
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 
 from research.config.packages import PACKAGE_OF_LAUNCHER
 from research.config.schema import Config
@@ -166,6 +167,15 @@ def test_an_engine_that_does_not_start_leaves_no_folder(fathom, workplace, monke
     assert result.code == 2
     assert result.err.endswith("fathom: the engine does not start\n")
     assert list(workplace.iterdir()) == []
+
+
+def test_a_launcher_of_another_package_does_not_replace_one_of_the_same_name(fathom, workplace):
+    """As ``hydra-joblib-launcher`` does, whose plugin Hydra loads last."""
+    foreign = {"_target_": "elsewhere.JoblibLauncher"}
+    ConfigStore.instance().store(group="hydra/launcher", name="joblib", node=foreign)
+    result = fathom("train", "hydra/launcher=joblib", "--cfg", "hydra")
+    assert "elsewhere" not in result.out
+    assert "hydra_plugins.fathom_engines.JoblibLauncher" in result.out
 
 
 @pytest.mark.slow

@@ -149,6 +149,41 @@ def read_files(directory):
     return {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
 
 
+KILLED = ": the earlier attempt was killed before it wrote them"
+
+
+@pytest.mark.parametrize(
+    ("status", "earlier", "later", "expected"),
+    [
+        ("running", [0], [20, 21], f"has no rows of steps 1 to 19{KILLED}"),
+        ("running", [0, 1, 2], [3, 4], ""),
+        ("running", [0, 1, 2], [1, 2], ""),
+        ("running", [0, 10, 20], [30, 40], ""),
+        ("running", [0, 10, 20], [50, 60], f"has no rows of steps 21 to 49{KILLED}"),
+        ("running", [0], [50, 100], ""),
+        ("running", [], [20, 21], f"has no rows of the steps before 20{KILLED}"),
+        ("running", [], [10, 20], ""),
+        ("running", [0, 1], [20], f"has no rows of steps 2 to 19{KILLED}"),
+        ("done", [0, 1], [20, 21], "has no rows of steps 2 to 19"),
+        ("failed", [], [20, 21], ""),
+    ],
+)
+def test_rows_that_a_kill_has_lost_are_a_line(directory, capsys, status, earlier, later, expected):
+    with research.Monitor(directory) as monitor:
+        for number in earlier:
+            monitor.log(number, loss=1.0)
+    file = directory / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": status}))
+    capsys.readouterr()
+
+    with research.Monitor(directory, resume=True) as monitor:
+        for number in later:
+            monitor.log(number, loss=1.0)
+
+    err = capsys.readouterr().err
+    assert err == (f"fathom: {directory} {expected}\n" if expected else "")
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError("no memory"), KeyboardInterrupt()])
 def test_a_loop_that_resumes_and_logs_nothing_leaves_the_record_as_it_is(directory, error):
     """It had nothing left to do, or failed before its first step."""

@@ -39,6 +39,12 @@ query RunStoppedStatus($projectName: String, $entityName: String, $runId: String
   }
 }
 """
+# What W&B's own Python interface sends to change a run; what is not given stays as it is.
+CHANGE_REMARKS = """
+mutation ChangeRemarks($id: String!, $tags: [String!], $notes: String) {
+  upsertBucket(input: {id: $id, tags: $tags, notes: $notes}) { bucket { id name } }
+}
+"""
 ENDED_STATES = ("finished", "failed")
 
 
@@ -63,11 +69,13 @@ class Uploaded:
         last_row: the last one; empty where there is none.
         has_ended: whether the server knows that the run has ended, which it is told after the files
             of the run.
+        server_id: what the server calls the run; empty where it does not have it.
     """
 
     num_rows: int = 0
     last_row: JsonObject | None = None
     has_ended: bool = False
+    server_id: str = ""
 
 
 def server_address() -> str:
@@ -158,7 +166,22 @@ def ask_for_run(
         num_rows=bucket.get("historyLineCount") or 0,
         last_row=_last_row(bucket.get("historyTail")),
         has_ended=bucket.get("state") in ENDED_STATES,
+        server_id=bucket.get("id") or "",
     )
+
+
+def change_remarks(server_id: str, remarks: JsonObject, seconds: float = ASK_SECONDS) -> None:
+    """Gives a run on the server other tags or notes.
+
+    Args:
+        server_id: what the server calls the run.
+        remarks: the new ``tags`` or ``notes``, or both.
+        seconds: how long the server may take to answer.
+
+    Raises:
+        ServerUnavailable: it does not answer as a W&B server does.
+    """
+    ask_server(CHANGE_REMARKS, {"id": server_id} | remarks, seconds)
 
 
 def ask_for_stop(
