@@ -39,6 +39,15 @@ def test_a_command_that_does_not_exist_is_one_line_and_exit_code_2(fathom, words
     assert said.err.count("\n") == 1
 
 
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a shell starts what runs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["report", "runs", "sync"])
 def test_a_command_that_is_ended_by_a_signal_says_so_in_one_line(
