@@ -180,6 +180,7 @@ def test_a_launcher_of_another_package_does_not_replace_one_of_the_same_name(fat
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_installed("optuna"), reason="needs the extra search")
+@pytest.mark.filterwarnings("default")  # Optuna uses what its own dependencies deprecate
 @pytest.mark.parametrize("launcher", ["basic", "grouped"])
 def test_optuna_minimises_the_held_out_loss(launcher, fathom, workplace):
     said = fathom(
@@ -193,6 +194,7 @@ def test_optuna_minimises_the_held_out_loss(launcher, fathom, workplace):
         "hydra.sweeper.sampler.seed=1",
         "optimizer.learning_rate=interval(0.001,0.1)",
     )
+    assert said.code == 0, said.err
     best = yaml.safe_load((workplace / "outputs/s/optimization_results.yaml").read_text())
     losses = []
     for run in recorded_runs(workplace):
