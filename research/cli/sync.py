@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from research.config.wording import pluralize
 from research.records.record import Lock, RunLocked, read_info
 from research.records.run_info import DamagedRecord
 from research.records.runs import METRICS, Run, find_runs
@@ -19,7 +20,8 @@ from research.records.trackers.views import FILE as VIEWS
 
 OUTPUTS = Path("outputs")
 MAX_JOBS = 16  # each has threads and connections of its own
-BYTES_PER_ROW = 500  # about, of W&B's files
+BYTES_PER_ROW = 750  # about, of W&B's files
+ROWS_PER_START = 1000  # about as many rows are sent in the time that it takes to begin an upload
 MIN_SECONDS_FOR_ESTIMATE = 2.0
 UPLOADED = "uploaded"
 BUSY = "still being trained or uploaded, left for later"
@@ -32,7 +34,7 @@ class Upload:
     Attributes:
         directory: the run directory, or W&B's folder of a run that has no rows here.
         locked: the directory to lock meanwhile.
-        size: about how many rows it has.
+        size: about how many rows it has; 0 for a view and a report.
         send: sends it while this lock is held. It raises ServerError or ValueError where the server
             has not received everything.
         wandb_id: the id of the run in W&B; empty for anything else.
@@ -122,7 +124,8 @@ def _parse_jobs(text: str) -> int:
 
 def _show_plan(found: Found) -> None:
     for upload in found.uploads:
-        print(f"{upload.label}: about {upload.size:,} rows")
+        size = f": about {pluralize(upload.size, 'row')}" if upload.size else ""
+        print(f"{upload.label}{size}")
     print(f"{len(found.uploads)} to upload, {found.num_complete} already in W&B")
 
 
@@ -192,7 +195,7 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
             is_in_folder = _wandb_id(run.directory) in ids_of_folders
             if not _has_rows(run.directory) and (is_in_folder or not has_lost_rows):
                 continue
-            size = run.info.get("steps") or 0
+            size = run.num_steps
             wandb_id = _wandb_id(run.directory)
         except DamagedRecord as error:
             send = partial(_fail, error)
@@ -283,18 +286,23 @@ class TimeLeft:
     def __init__(self, uploads: Sequence[Upload]):
         self._started_at = time.monotonic()
         self._num_left = len(uploads)
-        self._rows_left = sum(upload.size for upload in uploads)
-        self._rows_done = 0
+        self._work_left = sum(_work_of(upload) for upload in uploads)
+        self._work_done = 0
 
     def after(self, upload: Upload) -> str:
         """``, about 12 s left`` once an upload is done; empty where that is not known."""
         self._num_left -= 1
-        self._rows_left -= upload.size
-        self._rows_done += upload.size
+        self._work_left -= _work_of(upload)
+        self._work_done += _work_of(upload)
         seconds = time.monotonic() - self._started_at
-        if not self._num_left or not self._rows_done or seconds < MIN_SECONDS_FOR_ESTIMATE:
+        if not self._num_left or seconds < MIN_SECONDS_FOR_ESTIMATE:
             return ""
-        return f", about {seconds * self._rows_left / self._rows_done:.0f} s left"
+        return f", about {seconds * self._work_left / self._work_done:.0f} s left"
+
+
+def _work_of(upload: Upload) -> int:
+    """The work of an upload, in rows."""
+    return ROWS_PER_START + upload.size
 
 
 class Uploader:
