@@ -31,6 +31,7 @@ from research.runner.run_spec import (
     RunSpec,
     read_ended,
     record_as_read,
+    to_checked_config,
 )
 from research.runner.session import Session, remove_hydra_output, train_group
 from research.runner.signals import terminable
@@ -69,8 +70,9 @@ class CheckFirst(Callback):
         session = current_session()
         try:
             _check_no_grid(config)
-            overrides = config.hydra.overrides.task
-            run_spec = RunSpec.of_composed(config, Path(str(config.hydra.run.dir)), overrides)
+            checked = to_checked_config(config)  # before the folder, whose name holds settings
+            directory = Path(str(config.hydra.run.dir))
+            run_spec = RunSpec.of_command(checked, directory, config.hydra.overrides.task)
             record_as_read(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
@@ -171,7 +173,8 @@ class TrainTask:
         # With hydra.job.chdir=true Hydra has changed to the run's directory, but relative paths
         # mean what they meant when the command was given.
         with contextlib.chdir(runtime.cwd):
-            run_spec = RunSpec.of_composed(composed, Path(runtime.output_dir), overrides)
+            config = to_checked_config(composed)
+            run_spec = RunSpec.of_command(config, Path(runtime.output_dir), overrides)
             (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)

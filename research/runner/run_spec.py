@@ -164,21 +164,21 @@ class RunSpec:
     given_remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of_composed(
+    def of_command(
         cls,
-        composed: Any,
+        config: Config,
         directory: Path,
         overrides: Sequence[str],
     ) -> "RunSpec":
-        """The run of a configuration that Hydra composed; see ``to_checked_config``.
+        """The run that a command line describes.
 
         Args:
-            composed: the configuration.
+            config: its configuration; see ``to_checked_config``.
             directory: where the run is recorded.
             overrides: those of the command line that gave the configuration.
         """
         given = find_given(overrides, REMARKS)
-        return cls(to_checked_config(composed), directory, given_remarks=given)
+        return cls(config, directory, given_remarks=given)
 
     @property
     def identity(self) -> str:

@@ -124,9 +124,10 @@ class Composer(ConfigLoaderImpl):
             parsed = [self._parse_override(override) for override in overrides]
             composed = self._load_reusable(master, parsed)
             self._set_values(composed, parsed)
+            config = to_checked_config(composed)
             directory = _sweep_directory(composed)
             given = composed.hydra.overrides.task
-            self._run_specs[key] = RunSpec.of_composed(composed, directory, given)
+            self._run_specs[key] = RunSpec.of_command(config, directory, given)
         return self._run_specs[key]
 
     def make_run_spec_with_files(
