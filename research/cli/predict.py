@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from research.cli.overrides import prepare_arguments, report_repeated
+from research.config.errors import describe_several_values
 from research.config.override_checks import parse_overrides
 from research.config.schema import Config
 from research.config.wording import join_words, pluralize
@@ -102,10 +103,8 @@ def _check_single(words: Sequence[str]) -> None:
     """
     for override in parse_overrides(words):
         if override.is_sweep_override():
-            word = override.input_line
-            raise ValueError(
-                f"{word} holds several values, which make a sweep: fathom predict -m {word}"
-            )
+            word = override.input_line or ""
+            raise ValueError(describe_several_values(word, "fathom predict"))
 
 
 def _parse_steps(text: str) -> int:

@@ -3,6 +3,7 @@ name.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from research.config import schema
 from research.config.config_files import describe_yaml_error
 from research.config.fields import written
 from research.config.packages import describe_missing_package, describe_missing_sweeper, is_foreign
+from research.config.quoting import is_like_path, quote_override, quote_text
 from research.config.resources import resource_dir
 from research.config.suggestions import (
     SETTING_SYNONYMS,
@@ -70,10 +72,11 @@ def explain(error: BaseException) -> str | None:
         if path.lstrip("+").startswith("hydra."):
             return (
                 f"{path} must have one value, because it acts on all runs of a sweep, got {value}"
+                f"{_suggest_one_value(path, value)}"
             )
         if value.startswith("glob(") and path in schema.setting_paths():
             return describe_glob(path, override)
-        return f"{override} holds several values, which make a sweep: fathom train -m {override}"
+        return describe_several_values(override, "fathom train")
     missing = re.match(
         r"(?:In '(.+)': )?Could not (?:override|delete) .*?'(.+?)'(?:\. No match| does not|$)",
         message,
@@ -134,6 +137,8 @@ def describe_syntax_error(word: str) -> str:
     if not equals:
         return f"{word} cannot be parsed: write setting=value{_hint_without_value(word)}"
     plain = word.translate(PLAIN_SIGNS)
+    if _is_unquoted_text(path, value):
+        return _advise_quotes(path, value)
     if plain != word:
         signs = "".join(sorted({sign for sign in word if ord(sign) in PLAIN_SIGNS}))
         return f"{word} cannot be parsed: {signs} is no sign of settings; did you mean {plain}?"
@@ -164,10 +169,67 @@ def describe_syntax_error(word: str) -> str:
             f"{word} cannot be parsed: {path} must be {describe_valid_values(path)}; several "
             "values of a sweep stand between commas"
         )
-    example = f"'{path}=\"…\"'"
+    return _advise_quotes(path, value)
+
+
+def describe_several_values(word: str, command: str) -> str:
+    """The line for values of several runs where a command runs one.
+
+    Args:
+        word: the override as it was written.
+        command: the command, which has the option ``-m``.
+    """
+    path, _, value = word.partition("=")
+    return (
+        f"{word} holds several values, which make a sweep: "
+        f"{command} -m {shlex.quote(word)}{_suggest_one_value(path, value)}"
+    )
+
+
+def _suggest_one_value(path: str, value: str) -> str:
+    """How values with commas are written as a list, or as one path if they seem to be one."""
+    if set(value) & set("'\"[]()"):
+        return ""
+    if path in schema.list_paths():
+        typed = shlex.quote(f"{path}=[{value}]")
+        return f"; a list stands in brackets: {typed}"
+    if not _takes_text(path) or not is_like_path(value):
+        return ""
+    typed = shlex.quote(f"{path}={quote_text(value)}")
+    return f"; a path with commas is quoted: {typed}"
+
+
+def _takes_text(path: str) -> bool:
+    """Whether a setting is a text, as far as that is known: Hydra's own settings may be one."""
+    return path in schema.text_paths() or path.startswith("hydra.")
+
+
+def _is_unquoted_text(path: str, value: str) -> bool:
+    """Whether a value that cannot be parsed is a text such as a path or a note, without quotes."""
+    value = value.translate(PLAIN_SIGNS)
+    if not _takes_text(path) or value.startswith(("'", '"')):
+        return False
+    is_list = value.startswith("[") and path in schema.list_paths()
+    is_call = re.match(r"\w+\(", value)
+    lacks_value = re.search(r"^,|,$|,,", value)
+    if is_list or is_call or lacks_value:
+        return False
+    return is_like_path(value) or " " in value.strip()
+
+
+def _advise_quotes(path: str, value: str) -> str:
+    """The line for a text that Hydra's grammar does not have, with the word as it is typed."""
+    word = f"{path}={value}"
+    typed = quote_override(path, value, is_list=path in schema.list_paths())
+    for name in re.findall(r"\s([\w./@-]+)=", value):
+        if name in (*schema.setting_paths(), *schema.OPTIONS, *EXTRA_GROUPS):
+            return (
+                f"{word} cannot be parsed: each setting is a word of its own, without quotes; "
+                f"if it is one text, it is quoted: {typed}"
+            )
     return (
         f"{word} cannot be parsed: quote a value with signs or letters other than a to z, "
-        f"for the shell and for Hydra: {example}"
+        f"for the shell and for Hydra: {typed}"
     )
 
 

@@ -207,6 +207,7 @@ def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     The former are at least ``x`` and ``y``.
     """
     arrays = {}
+    name = ""
     try:
         # np.load would leave a damaged file open.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
@@ -223,7 +224,8 @@ def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             raise ValueError(f"{file} cannot be read: {reason}") from None
         if "allow_pickle" in str(error) and zipfile.is_zipfile(file):
             raise ValueError(
-                f"{file} holds pickled objects, which are never read: save arrays of numbers"
+                f"{file}: {name} holds pickled objects, which are never read: "
+                "save arrays of numbers"
             ) from None
         raise ValueError(
             f"{file} is not a .npz file, or it is damaged: numpy.savez(file, x=…, y=…) makes one"

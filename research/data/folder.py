@@ -139,7 +139,7 @@ def describe(data: FolderData) -> DatasetInfo:
 
 
 def load_folder(data: FolderData) -> Dataset:
-    """The images, in memory or streamed. Classes are numbered in alphabetical order.
+    """The images, in memory or streamed. Classes are numbered in the order of their names as text.
 
     Lines on standard error say which files are left out, and what of the images.
     """
@@ -416,7 +416,7 @@ def _describe_nested(
 
 
 def _list_class_names(splits: list[Path]) -> list[str]:
-    """The classes of all splits, in alphabetical order."""
+    """The classes of all splits, in the order of their names as text."""
     names = set()
     for split in splits:
         names.update(subfolder.name for subfolder in _list_subfolders(split))

@@ -201,12 +201,13 @@ def _report_unknown_tokens(
         return
     unknown = int(vocabulary.padded)
     num_unknown = np.count_nonzero(rows == unknown)
+    num_tokens = np.count_nonzero(rows != PADDING) if vocabulary.padded else rows.size
     if not num_unknown:
         return
     rarity = f"occur fewer than {MIN_OCCURRENCES[vocabulary.unit]} times"
     if len(vocabulary.symbols) == MAX_SYMBOLS:
         rarity = f"are not among the {MAX_SYMBOLS - 1} most frequent ones"
     notify_once(
-        f"data={name}: {num_unknown} of the {rows.size} training tokens stand for "
+        f"data={name}: {num_unknown} of the {num_tokens} training tokens stand for "
         f"{vocabulary.unit} that {rarity}, as one unknown symbol"
     )

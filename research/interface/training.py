@@ -5,7 +5,6 @@ import io
 import itertools
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ from hydra.errors import HydraException
 
 from research.config.arguments import describe_argument
 from research.config.override_checks import MAX_JOBS
+from research.config.quoting import is_like_path, quote_text
 from research.config.schema import list_paths, setting_paths, text_paths
 from research.interface.runs import RecordedRun, runs_in
 from research.reporting.collection import Runs
@@ -153,9 +153,13 @@ def _check_single(words: Sequence[str]) -> None:
             continue  # the command line refuses it
         if override.is_sweep_override():
             path = override.get_key_element()
+            value = word.partition("=")[2]
+            hint = ""
+            if path in text_paths() and is_like_path(value):
+                hint = f"; a path with commas stands in a dictionary: {{{path!r}: {value!r}}}"
             raise ValueError(
                 f"{word} holds several values, which make a sweep: "
-                f'fathom.sweep({{"{path}": […]}}) takes a list of them'
+                f'fathom.sweep({{"{path}": […]}}) takes a list of them{hint}'
             )
 
 
@@ -178,12 +182,45 @@ def _check_one_value(path: Any, value: Any) -> None:
     Raises:
         ValueError: the setting takes no list.
     """
-    is_list = isinstance(value, list | tuple | range) or np.ndim(value) > 0
+    if _is_data_in_place_of_a_file(path, value):
+        raise _not_a_file(path, value)
+    is_list = isinstance(value, list | tuple | range) or _is_array(value)
     if is_list and path in setting_paths() and path not in list_paths():
         raise ValueError(
             f"{path} must have one value, got {describe_argument(value)}: "
             f'fathom.sweep({{"{path}": […]}}) trains a run for each'
         )
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array with axes, of any library."""
+    return bool(getattr(value, "ndim", 0))
+
+
+def _is_data_in_place_of_a_file(path: Any, value: Any) -> bool:
+    """Whether a value is arrays of data, or holds some, where a path or nothing can be given."""
+    is_of_data = path == "data" or str(path).startswith("data.")
+    if not is_of_data or (path in setting_paths() and path != "data.path"):
+        return False
+    if isinstance(value, Mapping):
+        return path == "data.path" or any(map(_is_data, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_is_data, value))
+    return _is_data(value)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a value is an array of something else than texts."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    return _is_array(value) and kind not in ("U", "O")
+
+
+def _not_a_file(path: str, value: Any) -> ValueError:
+    problem = "must be the path of a file" if path == "data.path" else "cannot hold arrays"
+    return ValueError(
+        f"{path} {problem}, got {describe_argument(value)}: data=arrays data.path=mine.npz reads "
+        "a file such as numpy.savez('mine.npz', x=…, y=…) writes"
+    )
 
 
 def _make_word(path: str, value: Any) -> str:
@@ -207,36 +244,51 @@ def _text_of(path: str, value: Any) -> str:
     Raises:
         ValueError: the value is a dictionary or an array.
     """
+    if _is_data_in_place_of_a_file(path, value):
+        raise _not_a_file(path, value)
     if isinstance(value, Mapping):
         raise ValueError(f"{path} must have a value, got a dictionary: name {path}.SETTING instead")
-    if getattr(value, "ndim", 0):
-        hint = ""
-        if path.startswith("data"):
-            hint = ": data=arrays reads a file such as numpy.savez('mine.npz', x=…, y=…) writes"
-        raise ValueError(
-            f"{path} must have a number, a text or a list as its value, got "
-            f"{describe_argument(value)}{hint}"
-        )
-    if isinstance(value, list | tuple):
+    if _is_array(value):
+        if path not in list_paths() or value.ndim > 1:
+            kind = "a list" if path in list_paths() else "a number, a text or a list"
+            raise ValueError(
+                f"{path} must have {kind} as its value, got {describe_argument(value)}"
+            )
+        value = np.asarray(value).tolist()
+    if isinstance(value, list | tuple | range):
         return f"[{','.join(_text_of(path, each) for each in value)}]"
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
+    is_file = isinstance(value, os.PathLike)
+    if is_file:
+        value = os.fsdecode(value)
     text = _value(value)
-    if not isinstance(value, str) or _is_read_as_it_is(path, value):
+    if not isinstance(value, str) or _is_read_as_it_is(path, value, is_file=is_file):
         return text
-    # Hydra reads a backslash as it is, unless a quote follows.
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
-    end = re.search(r"\\*$", value)
-    return f'"{escaped}{end.group() if end else ""}"'
+    return quote_text(value)
 
 
-def _is_read_as_it_is(path: str, value: str) -> bool:
-    """Whether Hydra accepts a text, and as a text where the setting is one."""
+def _is_read_as_it_is(
+    path: str,
+    value: str,
+    *,
+    is_file: bool,
+) -> bool:
+    """Whether Hydra accepts a text, and as a text where the setting or the value is one.
+
+    Args:
+        path: the setting.
+        value: the text.
+        is_file: whether the text is certainly one, because it was given as ``pathlib.Path``.
+    """
+    if value.endswith("\\"):
+        return False  # it would escape a comma or a bracket that follows
     try:
         override = OverridesParser.create().parse_override(f"{path}={value}")
     except HydraException:
         return False
-    return path not in text_paths() or override.value() == value
+    is_text = is_file or path in text_paths()
+    return not is_text or override.value() == value
 
 
 def _values(path: str, values: Any) -> str:
@@ -245,7 +297,10 @@ def _values(path: str, values: Any) -> str:
     Raises:
         ValueError: there are none, or more than a sweep may have runs, or they are a dictionary.
     """
-    is_several = isinstance(values, Iterable) and not isinstance(values, str | Mapping)
+    if _is_data_in_place_of_a_file(path, values):
+        raise _not_a_file(path, values)
+    is_iterable = isinstance(values, Iterable) and not isinstance(values, str | Mapping)
+    is_several = is_iterable and getattr(values, "ndim", 1) > 0  # an array may hold one number
     several = values if is_several else [values]
     texts = [_text_of(path, value) for value in itertools.islice(several, MAX_JOBS + 1)]
     if len(texts) > MAX_JOBS:

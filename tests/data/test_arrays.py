@@ -129,6 +129,7 @@ def test_a_mean_next_to_which_inputs_would_be_the_same_is_refused(mean):
 PICKLED = np.array([{}, {}], object)
 WRONG_CONTENT = {
     "pickled objects": {"x": PICKLED, "y": [0, 1]},
+    "pickled targets": {"x": X[:2], "y": PICKLED},
     "no x": {"a": [0]},
     "lengths": {"x": X, "y": Y[:9]},
     "words": {"x": ["a", "b"], "y": [0, 1]},
@@ -174,7 +175,8 @@ WRONG_CONTENT = {
     "test inputs far away": {"x": X, "y": Y, "x_test": WIDE * 1e40, "y_test": Y},
 }
 MESSAGES = {
-    "pickled objects": "holds pickled objects, which are never read",
+    "pickled objects": "x holds pickled objects, which are never read",
+    "pickled targets": "y holds pickled objects, which are never read",
     "no x": "must hold x and y, got a",
     "lengths": "must hold the same number of examples, at least two, got 100 and 9",
     "words": "x must hold real numbers, got <U1: x.astype(float) reads numbers that are",

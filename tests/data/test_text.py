@@ -6,7 +6,14 @@ from numpy.testing import assert_array_equal
 
 from research.config.data_options import TextData
 from research.data.dataset import DatasetInfo, LabeledArrays
-from research.data.text import Vocabulary, make_text_dataset, make_vocabulary, make_windows
+from research.data.text import (
+    LabeledTexts,
+    Vocabulary,
+    encode_texts,
+    make_text_dataset,
+    make_vocabulary,
+    make_windows,
+)
 
 DTYPES = {256: "uint8", 257: "int32"}  # by the size of the vocabulary
 
@@ -36,6 +43,22 @@ def test_why_words_have_no_token_is_said(max_symbols, reason, monkeypatch, capsy
     assert f"4 of the 4 training tokens stand for words that {reason}, as one" in (
         capsys.readouterr().err
     )
+
+
+def test_padding_is_not_counted_as_tokens(capsys):
+    examples = LabeledTexts(["a a b", "a a", "c"], np.zeros(3, np.int32))
+    vocabulary = make_vocabulary(examples.texts, "words", padded=True)
+    rows = encode_texts(examples, vocabulary, 4, source="texts")
+    make_text_dataset(
+        TextData(),
+        DatasetInfo({"train": 3, "test": 3}, (4,), text=True),
+        vocabulary,
+        lambda split: rows,
+        name="texts",
+        version="1",
+        classes=2,
+    )
+    assert "data=texts: 2 of the 6 training tokens stand for words" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("size", "dtype"), DTYPES.items())

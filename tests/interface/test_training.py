@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import threading
+from pathlib import PurePosixPath
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 from flax import nnx
 from hydra import compose, initialize
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import ChoiceSweep
 
 import fathom
 import research
@@ -183,22 +185,92 @@ def test_a_text_arrives_as_it_is(workplace, text):
     assert run.config["notes"] == text
 
 
-@pytest.mark.parametrize("text", ["1e3", "1_000", "0.10", "true", "a, b", "it is; fine (really)"])
-def test_a_text_in_a_dictionary_is_recorded_as_it_is(workplace, monkeypatch, text):
-    words = []
+@pytest.fixture
+def words(monkeypatch):
+    """The words of the command line that a call makes of its arguments, in place of training."""
+    kept = []
 
     def keep_words(given, _):
-        words.extend(given)
+        kept.extend(given)
         raise UsageError(2)
 
     monkeypatch.setattr("research.cli.train.main", keep_words)
+    return kept
 
+
+@pytest.mark.parametrize("text", ["1e3", "1_000", "0.10", "true", "a, b", "it is; fine (really)"])
+def test_a_text_in_a_dictionary_is_recorded_as_it_is(words, text):
     with pytest.raises(ValueError, match="exit code 2"):
         research.train({"notes": text, "tags": [text]})
 
     notes, tags = [override.value() for override in parse_overrides(words)]
     assert notes == text
     assert tags == [text]
+
+
+FILES = [
+    "müller/x.npz",
+    "my data/x.npz",
+    "lr=0.1/x.npz",
+    "a,b/x.npz",
+    "data (1)/x.npz",
+    "[old]/x.npz",
+    "it's/x.npz",
+    'say "hi"/x.npz',
+    "2024",
+    "C:\\data\\",
+]
+
+
+@pytest.mark.parametrize("kind", [PurePosixPath, np.str_, np.array])
+@pytest.mark.parametrize("file", FILES)
+def test_a_path_is_taken_as_its_text(words, kind, file):
+    with pytest.raises(ValueError, match="exit code 2"):
+        UNTYPED.train({"data.path": kind(file), "tags": [kind(file), "b"]})
+
+    path, tags = [override.value() for override in parse_overrides(words)]
+    assert path == file
+    assert tags == [file, "b"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_folder_of_a_run_may_be_a_path(words, file):
+    with pytest.raises(ValueError, match="exit code 2"):
+        research.train({"hydra.run.dir": PurePosixPath(file)})
+
+    (folder,) = parse_overrides(words)
+    assert folder.value() == file
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_paths_are_values_of_a_sweep(words, file):
+    with pytest.raises(ValueError, match="exit code 2"):
+        research.sweep({"data.path": [PurePosixPath(file), PurePosixPath("b")]})
+
+    assert words[0] == "-m"
+    paths = parse_overrides(words[1:])[0].value()
+    assert isinstance(paths, ChoiceSweep)
+    texts = [getattr(each, "text", each) for each in paths.list]
+    assert texts == [file, "b"]
+
+
+def test_an_array_of_a_setting_that_takes_a_list_is_that_list(words):
+    with pytest.raises(ValueError, match="exit code 2"):
+        research.train({"data.shape": np.array([4, 4]), "tags": np.array(["a", "b, c"])})
+
+    assert words == ["data.shape=[4,4]", 'tags=[a,"b, c"]']
+
+
+def test_an_array_of_one_number_is_one_value_of_a_sweep(words):
+    with pytest.raises(ValueError, match="exit code 2"):
+        research.sweep({"seed": np.array(3), "model.depth": np.array([2, 4])})
+
+    assert words[1:3] == ["seed=3", "model.depth=2,4"]
+
+
+def test_a_path_with_commas_leads_to_a_dictionary():
+    with pytest.raises(ValueError, match="stands in a dictionary: {'data.path': 'a,b/x.npz'}$"):
+        research.train("data.path=a,b/x.npz")
 
 
 @pytest.mark.parametrize(
@@ -289,8 +361,17 @@ def test_a_number_outside_its_range_is_refused(call, part):
 @pytest.mark.parametrize(
     ("call", "part"),
     [
-        (lambda: UNTYPED.train({"data.path": ARRAY}), "data.path must have .*: data=arrays reads"),
-        (lambda: UNTYPED.train({"data": (ARRAY, ARRAY)}), "data must have a number, a text or"),
+        (lambda: UNTYPED.train({"data.path": ARRAY}), "must be the path of a file, .*npz reads"),
+        (
+            lambda: UNTYPED.train({"data.path": {"x": ARRAY}}),
+            "must be the path of a file, .* reads",
+        ),
+        (lambda: UNTYPED.sweep({"data.path": ARRAY[0]}), r"must be the path of .*numpy\.savez"),
+        (lambda: UNTYPED.train({"data.x": ARRAY}), r"data.x cannot hold arrays, .*numpy\.savez"),
+        (lambda: UNTYPED.train({"data": (ARRAY, ARRAY)}), r"data cannot hold .*numpy\.savez"),
+        (lambda: UNTYPED.train({"data": {"x": ARRAY}}), r"data cannot hold .*numpy\.savez"),
+        (lambda: UNTYPED.train({"data.shape": ARRAY}), "data.shape must have a list as its value"),
+        (lambda: UNTYPED.train({"data.limit": ARRAY}), r"must have one value, .*fathom\.sweep"),
         (
             lambda: UNTYPED.sweep({"seed": [ARRAY]}),
             r"seed must have .*got array\(.* \(ndarray\)$",
