@@ -35,7 +35,7 @@ from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord, report_replaced_rows
 from research.records.rows import RecordedRows, read_rows, select_rows
-from research.records.run_info import DamagedRecord, read_run_info
+from research.records.run_info import DamagedRecord, DamagedTable, read_run_info
 from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
@@ -925,7 +925,7 @@ def _is_without_steps(directory: Path) -> bool:
     try:
         info = read_run_info(directory / "run.json")
         rows = read_rows(directory)
-    except (DamagedRecord, CorruptTable):
+    except (DamagedRecord, DamagedTable):
         return False
     return info.get("source") == SOURCE_WATCH and rows.num_rows == 0
 
