@@ -464,6 +464,32 @@ def test_checkpoints_are_in_the_folder_that_is_tidied_up():
     assert CHECKPOINTS == FOLDER
 
 
+def test_runs_that_were_recorded_without_wandb_are_counted_and_said_how_to_bring(
+    fathom, small, recorded, server, has_all_rows
+):
+    fathom("sync")
+    info = recorded.info
+    del info["mirrored"]
+    info.pop("wandb", None)
+    write_json(recorded.directory / "run.json", info)
+    advice = (
+        "1 run was recorded without W&B: the same command with tracker=wandb, then `fathom sync`, "
+        "brings it there\n"
+    )
+    server.runs.clear()
+    server.rows.clear()
+
+    for words in ([], ["first"], [str(recorded.directory)]):
+        said = fathom("sync", *words)
+        assert (said.code, said.out) == (0, f"nothing to upload, 0 already in W&B\n{advice}")
+    assert fathom("sync", "--dry-run").out == f"0 to upload, 0 already in W&B\n{advice}"
+    assert server.runs == {}
+
+    assert fathom("train", *small, "name=first", "tracker=wandb").code == 0
+    assert fathom("sync").out.endswith(": uploaded\n")
+    assert has_all_rows(server, recorded.id)
+
+
 def test_the_words_of_sync_select_runs(fathom, recorded, server):
     code, out, _ = fathom("sync", "model.depth=2", "first")
     assert code == 0
