@@ -215,7 +215,8 @@ COMMANDS = {
     ),
     "sync": Command(
         "[FILTER… | RUN…] [--dry-run] [--jobs NUMBER]",
-        "bring every run, or those that match, to Weights & Biases, each row exactly once",
+        "bring every run that was recorded for Weights & Biases, or those that match, to its "
+        "server, each row exactly once",
         options=(
             Option("dry-run", "show what would be uploaded, and upload nothing"),
             Option("jobs", "how many runs are uploaded at once (default: 4)", "NUMBER", "4"),

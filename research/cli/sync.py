@@ -1,6 +1,7 @@
 """``fathom sync``: brings runs to Weights & Biases, each row exactly once."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from research.config.wording import pluralize
 from research.records.record import Lock, RunLocked, read_info
 from research.records.run_info import DamagedRecord
-from research.records.runs import METRICS, Run, find_runs
+from research.records.runs import METRICS, SOURCE_WATCH, Run, find_runs
 from research.records.trackers.server import ServerUnavailable
 from research.records.trackers.views import FILE as VIEWS
 
@@ -63,10 +64,32 @@ class Found:
     Attributes:
         uploads: what W&B lacks, or may lack.
         num_complete: the runs of which W&B has everything.
+        num_without: the runs of ``fathom train`` that were recorded without W&B.
+        num_loops: the same of other training loops, which ``fathom.Monitor`` has recorded.
     """
 
     uploads: list[Upload]
     num_complete: int
+    num_without: int = 0
+    num_loops: int = 0
+
+    def describe_runs_without(self) -> list[str]:
+        """What brings the runs that were recorded without W&B to it, a line for each kind."""
+        lines = []
+        if self.num_without:
+            is_one = self.num_without == 1
+            runs = f"{pluralize(self.num_without, 'run')} {'was' if is_one else 'were'}"
+            lines.append(
+                f"{runs} recorded without W&B: the same command with tracker=wandb, then "
+                f"`fathom sync`, brings {'it' if is_one else 'them'} there"
+            )
+        if self.num_loops:
+            runs = pluralize(self.num_loops, "run")
+            lines.append(
+                f'fathom.Monitor recorded {runs} without W&B: give it tracker="wandb" to record '
+                "the next ones there"
+            )
+        return lines
 
 
 @dataclass(frozen=True)
@@ -104,10 +127,14 @@ def main(
     num_jobs = _parse_jobs(jobs)
     try:
         found = _find_uploads(words)
+        code = 0
         if dry_run:
             _show_plan(found)
-            return 0
-        return _upload_all(found, num_jobs)
+        else:
+            code = _upload_all(found, num_jobs)
+        for line in found.describe_runs_without():
+            print(line)
+        return code
     except KeyboardInterrupt:
         from research.records.trackers.service import kill_service
 
@@ -155,7 +182,7 @@ def _find_uploads(words: Sequence[str]) -> Found:
             raise ValueError(describe_no_runs(OUTPUTS))
     found = _uploads_of_runs(list(runs.values()), folders)
     uploads = found.uploads + _uploads_of_folders(folders)
-    return Found(uploads + _uploads_of_views(runs), found.num_complete)
+    return dataclasses.replace(found, uploads=uploads + _uploads_of_views(runs))
 
 
 def _uploads_of_views(directories: Iterable[Path]) -> list[Upload]:
@@ -176,20 +203,27 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
         runs: the runs.
         folders: W&B's folders that are sent too. They have the rows of runs without tables.
     """
-    from research.records.mirror import is_uploaded, wandb_state
+    from research.records.mirror import is_mirrored, is_uploaded
     from research.records.trackers.history import has_ended
     from research.records.trackers.identity import find_run_id
 
     ids_of_folders = {find_run_id(folder.name) for folder in folders}
     uploads = []
     num_complete = 0
+    num_without = 0
+    num_loops = 0
     for run in runs:
         send = partial(_send_record, run.directory)
         size = 0
         wandb_id = ""
         try:
             if is_uploaded(run.directory, run.info):
-                num_complete += bool(wandb_state(run.directory, run.info))
+                if is_mirrored(run.directory, run.info):
+                    num_complete += 1
+                elif run.info.get("source") == SOURCE_WATCH:
+                    num_loops += _has_rows(run.directory)
+                else:
+                    num_without += _has_rows(run.directory)
                 continue
             has_lost_rows = has_ended(run.info) and bool(run.info.get("steps"))
             is_in_folder = _wandb_id(run.directory) in ids_of_folders
@@ -200,7 +234,7 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
         except DamagedRecord as error:
             send = partial(_fail, error)
         uploads.append(Upload(run.directory, run.directory, size, send, wandb_id))
-    return Found(uploads, num_complete)
+    return Found(uploads, num_complete, num_without, num_loops)
 
 
 def _fail(error: DamagedRecord, _: Lock) -> None:
@@ -255,7 +289,7 @@ def _upload_all(found: Found, num_jobs: int) -> int:
     """Uploads everything; prints a line for each upload and how all of them ended."""
     uploads = found.uploads
     if not uploads:
-        print("nothing to upload: W&B has every run that was recorded for it")
+        print(f"nothing to upload, {found.num_complete} already in W&B")
         return 0
     uploader = Uploader()
     time_left = TimeLeft(uploads)

@@ -19,8 +19,8 @@ from research.config.yaml_files import parse_yaml
 from research.records.jax_settings import describe_changed_settings
 from research.records.record import read_info, write_json
 from research.records.rows import RecordedRows, read_rows
-from research.records.runs import SOURCE_WATCH, JsonObject
-from research.records.table_writer import CorruptTable
+from research.records.run_info import DamagedRecord, DamagedTable
+from research.records.runs import METRICS, PROFILES, SOURCE_WATCH, JsonObject
 from research.records.trackers import (
     LOCAL,
     PENDING,
@@ -45,6 +45,7 @@ from research.records.trackers.wandb import (
     pending_state,
 )
 
+MISSING = "are missing"
 ROWS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
 NEW_REMARKS = "new_remarks"  # the names of tags and notes that W&B's server has not been sent
@@ -254,15 +255,15 @@ def complete_mirror(
     Raises:
         ServerError: the run must be sent, and the server has not received all of it.
         UploadUnrecorded: the server has received all of it, but ``run.json`` cannot be written.
-        CorruptTable: a table cannot be read.
-        ValueError: the configuration of the run cannot be read.
+        DamagedTable: a table cannot be read, or has lost rows.
+        DamagedRecord: the configuration of the run cannot be read.
     """
     info = read_info(directory) or {}
     rows = read_rows(directory)
     config = _read_config(directory)
     settings = _tracker_settings(config)
     pending = _with_defaults(wandb_state(directory, info), config)
-    _check_rows(info, rows)
+    _check_rows(directory, info, rows)
     num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
         uploaded = ask_for_upload(pending)
@@ -319,11 +320,20 @@ def _send_new_remarks(state: JsonObject, uploaded: Uploaded | None = None) -> Js
     return {name: value for name, value in state.items() if name != NEW_REMARKS}
 
 
-def _check_rows(info: JsonObject, rows: RecordedRows) -> None:
+def _check_rows(
+    directory: Path,
+    info: JsonObject,
+    rows: RecordedRows,
+) -> None:
     """Refuses tables of a finished run that have lost rows since.
 
+    Args:
+        directory: the run directory.
+        info: its ``run.json``.
+        rows: the rows of its tables.
+
     Raises:
-        CorruptTable: there are fewer rows than ``run.json`` says, or no profiles for its verdict.
+        DamagedTable: there are fewer rows than ``run.json`` says, or no profiles for its verdict.
     """
     steps = info.get("steps")
     if not has_ended(info) or not steps:
@@ -331,10 +341,11 @@ def _check_rows(info: JsonObject, rows: RecordedRows) -> None:
     is_watched = info.get("source") == SOURCE_WATCH  # such a loop need not log every step
     is_short = rows.num_rows == 0 if is_watched else rows.num_rows < steps
     if is_short:
-        raise CorruptTable(f"its metrics hold {rows.num_rows} rows, but it has {steps} steps")
+        fault = f"hold {rows.num_rows} rows instead of {steps}" if rows.num_rows else MISSING
+        raise DamagedTable(directory, METRICS, fault)
     verdict = info.get("verdict") or {}
     if verdict.get("factor_per_layer") is not None and not rows.profiles:
-        raise CorruptTable("its profiles are missing")
+        raise DamagedTable(directory, PROFILES, MISSING)
 
 
 def complete_local_trackers(
@@ -355,12 +366,12 @@ def complete_local_trackers(
         For each dashboard that was tried, what went wrong; empty if nothing did.
 
     Raises:
-        CorruptTable: a table cannot be read.
-        ValueError: the configuration of the run cannot be read.
+        DamagedTable: a table cannot be read, or has lost rows.
+        DamagedRecord: the configuration of the run cannot be read.
     """
     info = read_info(directory) or {}
     rows = read_rows(directory)
-    _check_rows(info, rows)
+    _check_rows(directory, info, rows)
     config = _read_config(directory) | {"tracker": settings}
     outcomes = {}
     for tracker in make_local_trackers(directory, info["id"], config, judge):
@@ -405,9 +416,9 @@ def _read_config(directory: Path) -> JsonObject:
     try:
         tree = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"its configuration {file} cannot be read") from error
+        raise DamagedRecord(f"its configuration {file} cannot be read") from error
     if not isinstance(tree, dict):
-        raise ValueError(f"its configuration {file} holds no settings")
+        raise DamagedRecord(f"its configuration {file} holds no settings")
     return settings_with_effect(tree)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from research.records.run_info import DamagedTable
 from research.records.runs import (
     INSPECTIONS,
     METRICS,
@@ -17,7 +18,7 @@ from research.records.runs import (
     Diagnostics,
     read_parts,
 )
-from research.records.table_writer import CorruptTable, table_to_columns
+from research.records.table_writer import table_to_columns
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_rows(directory: Path) -> RecordedRows:
     """Reads the tables of a run, from their part files while there is no final file.
 
     Raises:
-        CorruptTable: a table cannot be read.
+        DamagedTable: a table cannot be read.
     """
     return RecordedRows(
         metrics=_read_table(directory, METRICS),
@@ -88,7 +89,7 @@ def _read_table(directory: Path, name: str) -> Columns:
     try:
         parts = read_parts(directory, name)
     except (OSError, pa.ArrowException) as error:
-        raise CorruptTable(f"the {name} of {directory} cannot be read") from error
+        raise DamagedTable(directory, name) from error
     return table_to_columns(parts)
 
 

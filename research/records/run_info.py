@@ -60,15 +60,21 @@ class DamagedRecord(ValueError):
 class DamagedTable(ValueError):
     """A table of a run cannot be read, or does not hold what it should."""
 
-    def __init__(self, directory: Path, table: str):
+    def __init__(
+        self,
+        directory: Path,
+        table: str,
+        fault: str = "are damaged",
+    ):
         """Makes the error.
 
         Args:
             directory: the run directory.
             table: the name of the table.
+            fault: what is wrong with it.
         """
         super().__init__(
-            f"the {table} of {directory} are damaged: remove that directory and train the run again"
+            f"the {table} of {directory} {fault}: remove that directory and train the run again"
         )
         self.table = table
 

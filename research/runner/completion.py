@@ -7,6 +7,7 @@ from pathlib import Path
 
 from research.config.fields import to_plain
 from research.config.options import LOCAL_TRACKER_NAMES, Tracker
+from research.records.run_info import DamagedRecord, DamagedTable
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, JsonObject
 from research.runner.run_spec import RunSpec
 
@@ -62,12 +63,14 @@ def _lacks_local_tracker(trackers: Tracker, info: JsonObject) -> bool:
 def _complete_local_trackers(directory: Path, trackers: Tracker) -> None:
     from research.diagnosis.steps import judge_steps
     from research.records.mirror import complete_local_trackers
+    from research.records.trackers.registry import LOCAL_TRACKERS
 
     settings = _as_settings(trackers)
     try:
         outcomes = complete_local_trackers(directory, settings, judge=judge_steps)
     except (ValueError, OSError) as error:
-        outcomes = {"its trackers": str(error)}
+        titles = [tracker.title for tracker in LOCAL_TRACKERS if getattr(trackers, tracker.name)]
+        outcomes = dict.fromkeys(titles, str(error))
     for title, failure in outcomes.items():
         what = f"{directory.name} is complete in {title} now"
         if failure:
@@ -99,6 +102,8 @@ def _complete_mirror(run_spec: RunSpec, info: JsonObject) -> None:
             settings = _as_settings(run_spec.config.tracker)
             begin_mirror(directory, settings, has_own_data=run_spec.has_own_data)
         complete_mirror(directory, must_upload=False, judge=judge_steps)
+    except (DamagedRecord, DamagedTable) as error:  # which ``fathom sync`` cannot read either
+        print(f"fathom: W&B may lack rows of {directory.name} ({error})", file=sys.stderr)
     except Exception as error:  # the failure of a dashboard must never end a command
         print(
             f"fathom: W&B lacks rows of {directory.name} ({describe_error(error)}); "

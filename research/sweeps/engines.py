@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from research.config.options import DistributedMesh
+from research.data.notices import notify
 from research.runner.run_spec import Result, RunSpec
 
 Outcome = list[Result] | BaseException
 Outcomes = Iterator[tuple[int, Outcome]]  # of each task, with its position
 Settings = dict[str, Any]
+KILLED = (
+    "a process of hydra/launcher=joblib was killed, perhaps because memory ran out (a smaller "
+    "hydra.launcher.n_jobs needs less); the runs that have not ended go on one after the other"
+)
 SECONDS_BETWEEN_CHECKS = 0.5  # for result files
 SECONDS_BETWEEN_QUERIES = 15.0  # of the cluster's accounting, which serves many users
 
@@ -133,12 +138,13 @@ def _call(task: GroupTask) -> list[Result]:
 def run_with_joblib(tasks: Sequence[GroupTask], *, num_workers: int) -> Outcomes:
     """Runs the tasks in up to ``num_workers`` processes of this machine, through joblib's pool.
 
-    A worker that is killed breaks the whole pool, and with it the tasks of the other workers. Those
-    tasks are run once more, each in a pool of its own.
+    A worker that is killed breaks the whole pool, and with it the tasks of the other workers. One
+    line says so, and those tasks are run once more, each in a pool of its own.
     """
-    from joblib.externals.loky import ProcessPoolExecutor, as_completed
+    from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor, as_completed
 
     broken = []
+    was_killed = False
     pool = ProcessPoolExecutor(num_workers)
     try:
         positions: dict[Any, int] = {}
@@ -149,8 +155,12 @@ def run_with_joblib(tasks: Sequence[GroupTask], *, num_workers: int) -> Outcomes
                 yield positions[future], future.result()
             else:
                 broken.append(positions[future])
+                # By SIGKILL, or by SIGTERM, which ends a run as Ctrl-C does.
+                was_killed |= isinstance(future.exception(), BrokenProcessPool | KeyboardInterrupt)
     finally:
         pool.shutdown(kill_workers=True)
+    if was_killed:
+        notify(KILLED)
     for position in broken:
         with ProcessPoolExecutor(1) as single_pool:
             future = single_pool.submit(_call, tasks[position])

@@ -26,11 +26,11 @@ import numpy as np
 
 from research.models.architecture import Architecture
 from research.training.layer_params import has_layer_axis
+from research.training.orbax_errors import naming_folder, without_tracebacks
 from research.training.state import TrainState
 
 FOLDER = "checkpoints"
 REPLAY_FOLDER = "replay"  # a checkpoint from before a severe finding, for ``fathom replay``
-CLOSED_LOOP = "Event loop is closed"  # what asyncio raises
 # The least time between checkpoints, as a multiple of the time that the last ones took to write.
 PAUSE_FACTOR = 50
 Arrays = dict[str, np.ndarray]
@@ -185,7 +185,12 @@ class Checkpoints:
             "checksum": _checksum(checkpoint),
         }
         try:
-            with _make_checkpointer() as orbax, _link_to(self.folder) as link:
+            with (
+                _make_checkpointer() as orbax,
+                _link_to(self.folder) as link,
+                naming_folder(self.folder),
+                without_tracebacks(),
+            ):
                 orbax.save(link / folder.name, checkpoint.arrays, custom_metadata=metadata)
         except BaseException:
             self._remove_incomplete()
@@ -224,7 +229,7 @@ class Checkpoints:
         folder = self.folder / str(max(self._steps()))
         expected = expected_specs()
         try:
-            with _make_checkpointer() as orbax, _without_late_reports():
+            with _make_checkpointer() as orbax, without_tracebacks():
                 arrays = orbax.restore(folder)
                 metadata = orbax.metadata(folder).custom_metadata
             checkpoint = Checkpoint(metadata["step"], arrays, metadata["notes"])
@@ -280,25 +285,6 @@ def _link_to(folder: Path) -> Iterator[Path]:
         link = Path(temporary) / FOLDER
         link.symlink_to(folder, target_is_directory=True)
         yield link
-
-
-@contextlib.contextmanager
-def _without_late_reports() -> Iterator[None]:
-    """Keeps a damaged checkpoint from printing a traceback for each of its arrays.
-
-    Orbax reads all arrays in one event loop, which it closes at the first one that cannot be read.
-    The threads that read the others then find it closed, also after the body has raised; so these
-    reports are left out from then on.
-    """
-    report = sys.unraisablehook
-
-    def report_others(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != CLOSED_LOOP:
-            report(unraisable)
-
-    sys.unraisablehook = report_others
-    yield
-    sys.unraisablehook = report
 
 
 def _make_checkpointer() -> Any:
@@ -371,9 +357,15 @@ class CheckpointWriter:
         if self._has_reported:
             return
         self._has_reported = True
-        first_line = str(error).strip().split("\n")[0]
-        reason = first_line or type(error).__name__
         print(
-            f"fathom: {run}: no checkpoint can be written ({reason}); training goes on",
+            f"fathom: {run}: no checkpoint can be written ({_describe(error)}); training goes on",
             file=sys.stderr,
         )
+
+
+def _describe(error: Exception) -> str:
+    """An error in one line, with the file or folder that the system refuses."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    first_line = str(error).strip().split("\n")[0]
+    return first_line or type(error).__name__

@@ -33,9 +33,9 @@ from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
-from research.records.record import Lock, NullRecord, RunRecord, report_replaced_rows
+from research.records.record import Lock, NullRecord, RunLocked, RunRecord, report_replaced_rows
 from research.records.rows import RecordedRows, read_rows, select_rows
-from research.records.run_info import DamagedRecord, read_run_info
+from research.records.run_info import DamagedRecord, DamagedTable, read_run_info
 from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
@@ -229,15 +229,21 @@ class Monitor:
 
     def _open_directory(self) -> Lock:
         """Locks the directory, and reads what an earlier attempt has recorded."""
-        file = self.directory / "run.json"
-        if file.exists() and not self._resume and not _is_without_steps(self.directory):
-            raise ValueError(
-                f"{self.directory} already holds a run: choose another directory, or resume=True "
-                "to go on in it"
-            )
         self.directory.mkdir(parents=True, exist_ok=True)
-        lock = Lock(self.directory)
         try:
+            lock = Lock(self.directory)
+        except RunLocked:
+            raise ValueError(
+                f"{self.directory} is being written by another Monitor or command: close it or "
+                "wait until it ends, or choose another directory"
+            ) from None
+        file = self.directory / "run.json"
+        try:
+            if file.exists() and not self._resume and not _is_without_steps(self.directory):
+                raise ValueError(
+                    f"{self.directory} already holds a run: choose another directory, or "
+                    "resume=True to go on in it"
+                )
             self._read_earlier()
             if self._earlier is None:
                 report_replaced_rows(self.directory)
@@ -298,7 +304,7 @@ class Monitor:
         """Records a step. Call it once for each step, in order.
 
         Args:
-            step: the number of the step, at most 2^53.
+            step: the number of the step, from 0 to 2^53.
             gauges: what was measured; None for a step that was not.
             **scalars: numbers of the step, on the device or not; None for one that the step does
                 not have, such as ``eval_loss`` between two evaluations. They are recorded as
@@ -901,15 +907,17 @@ def _to_step(step: Any) -> int:
     """The number of a step.
 
     Raises:
-        ValueError: it is no whole number, or too large to be read back exactly.
+        ValueError: it is no whole number, negative, or too large to be read back exactly.
     """
     try:
         number = int(step)
     except (TypeError, ValueError, OverflowError):
         number = None
-    if number is None or number != step or number > MOST_STEPS:
-        shown = "a traced value" if isinstance(step, Tracer) else repr(step)
-        raise ValueError(f"step must be a whole number of at most 2^53, got {shown}")
+    if isinstance(step, bool | np.bool_):
+        number = None
+    if number is None or number != step or not 0 <= number <= MOST_STEPS:
+        shown = "a traced value" if isinstance(step, Tracer) else short_repr(step)
+        raise ValueError(f"step must be a whole number from 0 to 2^53, got {shown}")
     return number
 
 
@@ -925,7 +933,7 @@ def _is_without_steps(directory: Path) -> bool:
     try:
         info = read_run_info(directory / "run.json")
         rows = read_rows(directory)
-    except (DamagedRecord, CorruptTable):
+    except (DamagedRecord, DamagedTable):
         return False
     return info.get("source") == SOURCE_WATCH and rows.num_rows == 0
 

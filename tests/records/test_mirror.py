@@ -214,29 +214,54 @@ def remove_last_metrics(directory):
     pq.write_table(pq.read_table(file).slice(0, 20), file)
 
 
+def cut_off_metrics(directory):
+    file = directory / "metrics.parquet"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
 def remove_profiles(directory):
     (directory / "profiles.parquet").unlink()
 
 
 @pytest.mark.parametrize(
-    ("damage", "fault"),
+    ("damage", "table", "fault"),
     [
-        (remove_last_metrics, "its metrics hold 20 rows, but it has 25 steps"),
-        pytest.param(
-            remove_metrics, "its metrics hold 0 rows, but it has 25 steps", marks=pytest.mark.slow
-        ),
-        pytest.param(remove_profiles, "its profiles are missing", marks=pytest.mark.slow),
+        (remove_last_metrics, "metrics", "hold 20 rows instead of 25"),
+        (cut_off_metrics, "metrics", "are damaged"),
+        pytest.param(remove_metrics, "metrics", "are missing", marks=pytest.mark.slow),
+        pytest.param(remove_profiles, "profiles", "are missing", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_has_lost_rows_is_not_uploaded_as_if_it_were_whole(
-    fathom, recorded, server, damage, fault
+    fathom, recorded, server, damage, table, fault
 ):
     damage(recorded.directory)
     said = fathom("sync")
     assert said.code == 1
-    assert f"not uploaded, {fault}" in said.out
+    place = f"outputs/first/{recorded.directory.name}"
+    advice = "remove that directory and train the run again"
+    assert said.out == f"[1/1] {place}: not uploaded, the {table} of {place} {fault}: {advice}\n"
     assert server.rows == {}
     assert recorded.state == "local"
+
+
+@pytest.mark.parametrize("damage", [remove_last_metrics, cut_off_metrics])
+def test_the_command_of_a_run_that_has_lost_rows_says_what_to_do(fathom, small, recorded, damage):
+    """``fathom sync`` could not read them either."""
+    recorded.change(state="pending")
+    damage(recorded.directory)
+    said = fathom("train", *small, "name=first")
+    (line,) = [line for line in said.err.splitlines() if line.startswith("fathom: ")]
+    assert line.startswith(f"fathom: W&B may lack rows of {recorded.directory.name} (the metrics")
+    assert line.endswith(": remove that directory and train the run again)")
+
+
+def test_the_command_of_a_run_that_has_lost_rows_names_the_dashboard(fathom, small, recorded):
+    cut_off_metrics(recorded.directory)
+    said = fathom("train", *small, "name=first", "tracker=tensorboard")
+    (line,) = [line for line in said.err.splitlines() if line.startswith("fathom: ")]
+    assert line.startswith(f"fathom: TensorBoard lacks rows of {recorded.directory.name} (the met")
+    assert line.endswith(": remove that directory and train the run again)")
 
 
 def test_a_run_under_other_settings_of_jax_is_another_one_in_wandb(tmp_path):
@@ -437,6 +462,32 @@ def test_a_run_that_goes_on_without_a_tracker_is_completed_by_an_upload(
 
 def test_checkpoints_are_in_the_folder_that_is_tidied_up():
     assert CHECKPOINTS == FOLDER
+
+
+def test_runs_that_were_recorded_without_wandb_are_counted_and_said_how_to_bring(
+    fathom, small, recorded, server, has_all_rows
+):
+    fathom("sync")
+    info = recorded.info
+    del info["mirrored"]
+    info.pop("wandb", None)
+    write_json(recorded.directory / "run.json", info)
+    advice = (
+        "1 run was recorded without W&B: the same command with tracker=wandb, then `fathom sync`, "
+        "brings it there\n"
+    )
+    server.runs.clear()
+    server.rows.clear()
+
+    for words in ([], ["first"], [str(recorded.directory)]):
+        said = fathom("sync", *words)
+        assert (said.code, said.out) == (0, f"nothing to upload, 0 already in W&B\n{advice}")
+    assert fathom("sync", "--dry-run").out == f"0 to upload, 0 already in W&B\n{advice}"
+    assert server.runs == {}
+
+    assert fathom("train", *small, "name=first", "tracker=wandb").code == 0
+    assert fathom("sync").out.endswith(": uploaded\n")
+    assert has_all_rows(server, recorded.id)
 
 
 def test_the_words_of_sync_select_runs(fathom, recorded, server):

@@ -1,8 +1,13 @@
 """A full disk ends a run in one line, and the same command completes the run later."""
 
 import errno
+import logging
+import os
+import resource
 from pathlib import Path
 
+import numpy as np
+import orbax.checkpoint as ocp
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
@@ -10,6 +15,7 @@ from omegaconf import OmegaConf
 from research.records import record
 from research.records.files import RESERVED_BYTES, ReservedSpace, replacing
 from research.records.runs import Run
+from research.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter
 
 from .reading import have_same_tables
 
@@ -89,6 +95,91 @@ def test_a_full_disk_is_recorded_and_the_same_command_completes_the_run(
     run = Run(file.parent)
     assert run.status == "done"
     assert have_same_tables(run, Run(whole.parent))
+
+
+FULL = (
+    'RESOURCE_EXHAUSTED: Error writing local file "/tmp/tmp1/checkpoints/1/manifest.ocdbt": Failed '
+    "to write 114 bytes to file 8: No space left on device [os_error_code='28']"
+)
+
+
+@pytest.fixture
+def largest_file():
+    """Sets how many bytes a file of this process may have, until the test ends."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write_checkpoint(directory: Path, num_arrays: int) -> None:
+    """Writes a checkpoint of so many arrays as a run does, in a thread."""
+    arrays = {}
+    for number in range(num_arrays):
+        arrays[f"layer_{number}"] = np.random.default_rng(number).random(20_000)
+    writer = CheckpointWriter(0.0)
+    writer.write([(Checkpoints(directory), Checkpoint(1, arrays, {}))])
+    writer.wait()
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_its_folder(
+    tmp_path, largest_file, capfd, caplog
+):
+    """Orbax logs a traceback for each array that one of its threads cannot write."""
+    largest_file(100_000)
+    write_checkpoint(tmp_path, num_arrays=4)
+
+    folder = tmp_path / "checkpoints"
+    reason = f"{folder}: {os.strerror(errno.EFBIG)}"
+    said = f"fathom: {tmp_path.name}: no checkpoint can be written ({reason}); training goes on"
+    assert capfd.readouterr().err.splitlines() == [said]
+    assert caplog.records == []
+    assert list(folder.iterdir()) == []
+
+
+def test_after_a_checkpoint_that_does_not_fit_the_next_is_written(tmp_path, largest_file, capfd):
+    largest_file(100_000)
+    write_checkpoint(tmp_path, num_arrays=4)
+    largest_file(10_000_000)
+    capfd.readouterr()
+    write_checkpoint(tmp_path, num_arrays=4)
+    assert Checkpoints(tmp_path).has_checkpoint
+    assert capfd.readouterr().err == ""
+
+
+def test_other_reports_of_the_log_are_left_as_they_are(tmp_path, monkeypatch, caplog):
+    save = ocp.PyTreeCheckpointHandler.save
+
+    def save_and_log(*arguments, **named):
+        logging.getLogger("absl").error("something else")
+        save(*arguments, **named)
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "save", save_and_log)
+    write_checkpoint(tmp_path, num_arrays=1)
+    assert caplog.messages == ["something else"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(FULL), OSError(errno.ENOSPC, "No space left on device", "/tmp/tmp1/checkpoints/1")],
+)
+def test_a_full_disk_is_told_by_the_folder_of_the_checkpoints(tmp_path, monkeypatch, capfd, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "save", refuse)
+    write_checkpoint(tmp_path, num_arrays=1)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"({tmp_path / 'checkpoints'}: No space left on device); training goes on" in line
+    assert "tmp1" not in line
+
+
+def test_a_file_in_place_of_the_checkpoints_is_named(tmp_path, capfd):
+    folder = tmp_path / "checkpoints"
+    folder.write_text("mine")
+    write_checkpoint(tmp_path, num_arrays=1)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"({folder}: File exists); training goes on" in line
+    assert folder.read_text() == "mine"
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_the_old_one(tmp_path):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from research.config.schema import Config
 from research.records.record import Lock
 from research.records.runs import Run
 from research.runner.run_spec import RunSpec
+from research.runner.signals import terminable
 from research.sweeps.engines import (
     GroupTask,
     run_with_joblib,
@@ -78,6 +80,15 @@ def killed_task():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def task_killed_once(file, ending):
+    if file.exists():
+        return [{"number": 0}]
+    file.touch()
+    with terminable():
+        os.kill(os.getpid(), ending)
+    return []
+
+
 def raising_task():
     raise RuntimeError("out of luck")
 
@@ -99,6 +110,18 @@ def test_a_killed_task_does_not_stop_the_others(name, workplace):
     assert isinstance(outcomes[1], BaseException)
     assert isinstance(outcomes[3], BaseException)
     assert "out of luck" in str(outcomes[3])
+
+
+@pytest.mark.parametrize(
+    "ending", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_process_that_is_killed_once_is_one_line_and_its_task_runs_again(tmp_path, capfd, ending):
+    task: Any = functools.partial(task_killed_once, tmp_path / "was_here", ending)
+    outcomes = dict(run_with_joblib([task], num_workers=1))
+    assert outcomes == {0: [{"number": 0}]}
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("fathom: a process of hydra/launcher=joblib was killed, perhaps because")
+    assert line.endswith("the runs that have not ended go on one after the other")
 
 
 def recorded_runs(workplace):

@@ -104,6 +104,18 @@ def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
     np.testing.assert_array_equal(run.profiles["step"], range(6))
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_directory_that_another_monitor_writes_is_refused(directory, resume):
+    with research.Monitor(directory, WATCH) as monitor:
+        monitor.log(0, loss=2.3)
+        with pytest.raises(ValueError, match="is being written by another Monitor") as raised:
+            research.Monitor(directory, WATCH, resume=resume)
+        monitor.log(1, loss=2.2)
+    assert "resume" not in str(raised.value)
+    assert "name=" not in str(raised.value)
+    assert Run(directory).metrics["step"].tolist() == [0, 1]
+
+
 def test_rows_without_a_run_json_are_replaced_with_a_line(directory, capsys):
     with research.Monitor(directory, tracker=None) as monitor:
         monitor.log(0, loss=2.3)
@@ -504,10 +516,10 @@ def test_a_record_that_has_disappeared_is_one_line_at_the_end_of_the_process(wor
     assert "outputs/mine/first was not closed: " in line
 
 
-@pytest.mark.parametrize("step", [0.5, np.nan, np.inf, "a", None, 2**53 + 1, np.ones(2)])
+@pytest.mark.parametrize("step", [-1, 0.5, np.nan, np.inf, "a", None, True, 2**53 + 1, np.ones(2)])
 def test_a_step_is_a_whole_number(directory, step):
     monitor = research.Monitor(directory)
-    with pytest.raises(ValueError, match="step must be a whole number of at most 2\\^53, got "):
+    with pytest.raises(ValueError, match="step must be a whole number from 0 to 2\\^53, got "):
         monitor.log(step, loss=1.0)
     monitor.log(0, loss=1.0)
     monitor.close()
