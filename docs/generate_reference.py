@@ -159,18 +159,27 @@ def gauges_page() -> str:
         "quantities. N is the number of layers; a list of N entries has one for each layer, a list "
         "of N+1 has one for the input of layer 0 and one for the output of each layer.",
         "## Gauges: `profiles.parquet`",
-        "Measured inside the training step. The column *reduction* says how the values of devices "
+        "Measured inside the training step: on its batch, with its masks and noise, and before its "
+        "update. The column *reduction* says how the values of devices "
         "that share a batch are combined.",
         _table(
             ["gauge", "meaning", "entries", "measure", "where", "reduction", "W&B"],
             [_gauge_cells(gauge) for gauge in GAUGES],
         ),
         "## Exponents: `profiles.parquet` with `measure=full`",
-        "Counted every `measure.exponents_every` steps. The bins of a histogram are the exponents "
+        "Counted every `measure.exponents_every` steps, on the batch of the step and before its "
+        "update. The bins of a histogram are the exponents "
         "from −149 to 127; smaller and larger ones, which only float64 has, count at the ends.",
         _diagnostics_table(EXPONENT_GAUGES),
         "## Diagnostics: `inspections.parquet`",
-        "Measured every `measure.inspect_every` steps for the names in `measure.inspect`. D is the "
+        "Measured every `measure.inspect_every` steps for the names in `measure.inspect`, of the "
+        "weights before the step's update and in float32 or wider. Examples are read as they are "
+        "stored, without augmentation, and are fewer where there are fewer; of streamed data they "
+        "are those of the step's batch. With `optimizer=gd`, `train.batch_size` stands for all of "
+        "them. A training loss has label smoothing, the statistics of its examples in batch norm, "
+        "and the masks and noise of the step; weight decay is no part of it. *In evaluation* means "
+        "without masks, and with the running statistics of batch norm; signals as the head would "
+        "read them are in evaluation, too. D is the "
         "width of the network, H the number of step sizes, K that of examples, T of tokens, A of "
         "coordinates, m of iterations, P of parameters.",
         _diagnostics_table(DIAGNOSTICS),
