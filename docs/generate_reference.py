@@ -102,8 +102,9 @@ def settings_page() -> str:
         "prints the configuration that a command line gives.",
         "A setting exists only for the options that it acts on; the column *options* names them "
         "where not all have it. A **traced** setting is an argument of the compiled program: runs "
-        "that differ only in traced settings share one program. The default of some options differs"
-        " from the usual one; then it follows in brackets.",
+        "that differ only in traced settings share one program; where 0 is another program, so do "
+        "those without 0. `train.steps=1` is another program, too. The default of some options "
+        "differs from the usual one; then it follows in brackets.",
     ]
     for group in setting_groups():
         parts += _group_section(group)
@@ -145,10 +146,17 @@ def _setting_cells(group: SettingGroup, row: SettingRow) -> list[str]:
         f"`{row.path}`",
         default,
         row.valid,
-        "yes" if row.is_traced else "",
+        traced_in_words(row),
         options_in_words(group, row),
         meaning,
     ]
+
+
+def traced_in_words(row: SettingRow) -> str:
+    """Whether runs that differ in a setting share one compiled program."""
+    if row.is_switch:
+        return "yes; 0 is another program"
+    return "yes" if row.is_traced else ""
 
 
 def gauges_page() -> str:
@@ -168,8 +176,8 @@ def gauges_page() -> str:
         ),
         "## Exponents: `profiles.parquet` with `measure=full`",
         "Counted every `measure.exponents_every` steps, on the batch of the step and before its "
-        "update. The bins of a histogram are the exponents "
-        "from −149 to 127; smaller and larger ones, which only float64 has, count at the ends.",
+        "update; gradients times the loss scale. The bins of a histogram are the exponents from "
+        "−149 to 127; smaller and larger ones, which only float64 has, count at the ends.",
         _diagnostics_table(EXPONENT_GAUGES),
         "## Diagnostics: `inspections.parquet`",
         "Measured every `measure.inspect_every` steps for the names in `measure.inspect`, of the "

@@ -645,18 +645,19 @@ class Diagnostic:
         return self.shape in ("[N]", "[N+1]")
 
 
+INPUT_OF_BRANCH = (
+    "the input of the layer's branch (after the norm before it, if there is one, and before any "
+    "activation function)"
+)
+
+
 def _exponent_gauges() -> Iterator[Diagnostic]:
     """The same gauges of gradients, backward and of parameters, and of activations and weights."""
     for name, entries, what in (
         ("signal", "N+1", "the backward signal ∂L/∂h"),
         ("grad", "N", "the gradient of the layer's parameters"),
-        (
-            "activation",
-            "N",
-            "what the layer's branch reads, which is the layer's input after the "
-            "norm before the branch, if there is one, and before any activation function",
-        ),
-        ("weight", "N", "the layer's matrices, as they are multiplied by"),
+        ("activation", "N", INPUT_OF_BRANCH),
+        ("weight", "N", "the layer's matrices (in the format of the products)"),
     ):
         shape = f"[{entries}]"
         histogram = f"[{entries}, bins]"
@@ -726,7 +727,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "sharpness_bound",
-        "Greatest possible distance of the sharpness from an eigenvalue of that Hessian.",
+        "Greatest possible distance of the sharpness from an eigenvalue of the same Hessian.",
         "[]",
         "sharpness",
         tracked=True,
@@ -742,7 +743,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "preconditioned_sharpness_bound",
-        "Greatest possible distance of the preconditioned sharpness from an eigenvalue of that "
+        "Greatest possible distance of the preconditioned sharpness from an eigenvalue of the same "
         "matrix.",
         "[]",
         "preconditioned_sharpness",
@@ -855,8 +856,8 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "parameter_gradient",
-        "Gradient of the loss of the next step's batch with respect to them, before clipping and "
-        "weight decay.",
+        "Gradient of the loss of the next step's batch with respect to all parameters, before "
+        "clipping and weight decay.",
         "[P]",
         "parameters",
     ),
@@ -910,8 +911,9 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "probe_eval_error",
-        f"The same probe's error on {first_examples(MAX_PROBED_EXAMPLES, 'evaluation examples')}; "
-        "NaN where examples are streamed.",
+        f"Share of {first_examples(MAX_PROBED_EXAMPLES, 'evaluation examples')} that a linear "
+        "probe of each signal, fitted to as many training examples, puts into a wrong class; NaN "
+        "where examples are streamed.",
         "[N+1]",
         "probes",
         tracked=True,
@@ -1068,21 +1070,22 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "quantization_noise",
-        "Root of the mean squared distance of these 32 gradients from their mean.",
+        "Root of the mean squared distance of 32 gradients of the next step's batch, which the run's "
+        "format rounds at random, from their mean.",
         "[]",
         "quantization_noise",
         tracked=True,
     ),
     Diagnostic(
         "quantization_bias",
-        "Distance of the mean of these 32 gradients from the gradient in float32.",
+        "Distance of the mean of such gradients of the next step's batch from the one in float32.",
         "[]",
         "quantization_noise",
     ),
     Diagnostic(
         "noisy_step_share",
-        "By how much a step of the best size along the gradient with this noise lowers the loss, "
-        "over what a step along the gradient does.",
+        "By how much a step of the best size along the gradient with this noise lowers the loss of "
+        "the next step's batch, over what a step along the gradient does.",
         "[]",
         "quantization_noise",
     ),

@@ -34,7 +34,7 @@ from research.parallel.mesh import SINGLE_DEVICE, map_runs
 from research.runner.judging import loss_bounds_of
 from research.runner.memory import check_memory, program_bytes, release_programs, tree_bytes
 from research.runner.run_setup import RunSetup, make_run_setup, shares_families
-from research.runner.run_spec import group_key
+from research.runner.run_spec import group_key, program_key
 from research.theory.formats import FORMATS, gauges_from_counts, layerwise_underflow
 from research.theory.update_rules import momentum_edge, nesterov_edge
 from research.training.compiler_options import SHORT_COMPILE_OPTIONS, select_known
@@ -77,7 +77,13 @@ def measure_configs(configs: Sequence[Config], trial_steps: int = 0) -> list[Mea
 
 def count_programs(configs: Sequence[Config]) -> int:
     """How many programs measure these runs."""
-    return len(_group([_prepare(config) for config in configs]))
+    prepared = [_prepare(config) for config in configs]
+    families = shares_families(SINGLE_DEVICE)
+    keys = set()
+    for numbers in _group(prepared):
+        group = [prepared[number] for number in numbers]
+        keys.add(program_key(group, families=families))
+    return len(keys)
 
 
 def _group(prepared: Sequence[Config]) -> list[list[int]]:
