@@ -1070,8 +1070,8 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "quantization_noise",
-        "Root of the mean squared distance of 32 gradients of the next step's batch, which the run's "
-        "format rounds at random, from their mean.",
+        "Root of the mean squared distance of 32 gradients of the next step's batch, which the "
+        "run's format rounds at random, from their mean.",
         "[]",
         "quantization_noise",
         tracked=True,
