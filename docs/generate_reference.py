@@ -102,8 +102,9 @@ def settings_page() -> str:
         "prints the configuration that a command line gives.",
         "A setting exists only for the options that it acts on; the column *options* names them "
         "where not all have it. A **traced** setting is an argument of the compiled program: runs "
-        "that differ only in traced settings share one program. The default of some options differs"
-        " from the usual one; then it follows in brackets.",
+        "that differ only in traced settings share one program; where 0 is another program, so do "
+        "those without 0. `train.steps=1` is another program, too. The default of some options "
+        "differs from the usual one; then it follows in brackets.",
     ]
     for group in setting_groups():
         parts += _group_section(group)
@@ -145,10 +146,17 @@ def _setting_cells(group: SettingGroup, row: SettingRow) -> list[str]:
         f"`{row.path}`",
         default,
         row.valid,
-        "yes" if row.is_traced else "",
+        traced_in_words(row),
         options_in_words(group, row),
         meaning,
     ]
+
+
+def traced_in_words(row: SettingRow) -> str:
+    """Whether runs that differ in a setting share one compiled program."""
+    if row.is_switch:
+        return "yes; 0 is another program"
+    return "yes" if row.is_traced else ""
 
 
 def gauges_page() -> str:
@@ -159,18 +167,27 @@ def gauges_page() -> str:
         "quantities. N is the number of layers; a list of N entries has one for each layer, a list "
         "of N+1 has one for the input of layer 0 and one for the output of each layer.",
         "## Gauges: `profiles.parquet`",
-        "Measured inside the training step. The column *reduction* says how the values of devices "
+        "Measured inside the training step: on its batch, with its masks and noise, and before its "
+        "update. The column *reduction* says how the values of devices "
         "that share a batch are combined.",
         _table(
             ["gauge", "meaning", "entries", "measure", "where", "reduction", "W&B"],
             [_gauge_cells(gauge) for gauge in GAUGES],
         ),
         "## Exponents: `profiles.parquet` with `measure=full`",
-        "Counted every `measure.exponents_every` steps. The bins of a histogram are the exponents "
-        "from −149 to 127; smaller and larger ones, which only float64 has, count at the ends.",
+        "Counted every `measure.exponents_every` steps, on the batch of the step and before its "
+        "update; gradients times the loss scale. The bins of a histogram are the exponents from "
+        "−149 to 127; smaller and larger ones, which only float64 has, count at the ends.",
         _diagnostics_table(EXPONENT_GAUGES),
         "## Diagnostics: `inspections.parquet`",
-        "Measured every `measure.inspect_every` steps for the names in `measure.inspect`. D is the "
+        "Measured every `measure.inspect_every` steps for the names in `measure.inspect`, of the "
+        "weights before the step's update and in float32 or wider. Examples are read as they are "
+        "stored, without augmentation, and are fewer where there are fewer; of streamed data they "
+        "are those of the step's batch. With `optimizer=gd`, `train.batch_size` stands for all of "
+        "them. A training loss has label smoothing, the statistics of its examples in batch norm, "
+        "and the masks and noise of the step; weight decay is no part of it. *In evaluation* means "
+        "without masks, and with the running statistics of batch norm; signals as the head would "
+        "read them are in evaluation, too. D is the "
         "width of the network, H the number of step sizes, K that of examples, T of tokens, A of "
         "coordinates, m of iterations, P of parameters.",
         _diagnostics_table(DIAGNOSTICS),

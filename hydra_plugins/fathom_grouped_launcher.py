@@ -1,6 +1,6 @@
 """The launcher ``grouped``: jobs that differ only in traced numbers are trained as one program."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,20 +112,25 @@ class GroupedLauncher(Launcher):
 
     def _group(self, jobs: JobGroup) -> list[JobGroup]:
         """Groups the jobs that share a program, as far as open files allow."""
-        from research.runner.limits import max_open_runs
-        from research.sweeps.jobs import group_jobs
-
         configs = {}
         for number, overrides in jobs.items():
             run_spec = self.composer.make_run_spec(self.config, overrides)
             configs[number] = run_spec.config
+        return [{number: jobs[number] for number in numbers} for numbers in self.group(configs)]
+
+    def group(self, configs: Mapping[int, Any]) -> list[list[int]]:
+        """The numbers of the jobs that are trained together, group by group.
+
+        Args:
+            configs: the configuration of each job, by the job's number.
+        """
+        from research.runner.limits import max_open_runs
+        from research.sweeps.jobs import group_jobs
+
         largest_group = max(group_jobs(configs, self.max_group_size), key=len)
         wanted = len(largest_group)
         max_group_size = min(wanted, max_open_runs(wanted))
-        groups = []
-        for numbers in group_jobs(configs, max_group_size):
-            groups.append({number: jobs[number] for number in numbers})
-        return groups
+        return group_jobs(configs, max_group_size)
 
 
 def _check_positive(name: str, value: int | None) -> None:

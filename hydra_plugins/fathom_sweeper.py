@@ -12,6 +12,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hydra_plugins.fathom_grouped_launcher import GroupedLauncher
+from research.config.schema import Config
+
 Result = dict[str, Any]  # a run's ``run.json`` and its directory
 
 
@@ -107,7 +110,7 @@ class FathomSweeper(BasicSweeper):
             sweep_directory = Path(self.config.hydra.sweep.dir)
             sweep_directory.mkdir(parents=True, exist_ok=True)
             _print_plan(
-                [run_specs[number] for number in missing],
+                self._groups([run_specs[number].config for number in missing]),
                 num_runs=len(numbers),
                 num_duplicates=len(jobs) - len(numbers),
             )
@@ -145,6 +148,15 @@ class FathomSweeper(BasicSweeper):
         print(f"{file}: a W&B sweep over {settings} ({described['method']})")
         print(f"next: wandb sweep {file}, then wandb agent with the name that it prints")
 
+    def _groups(self, configs: list[Config]) -> list[list[Config]]:
+        """The runs that the launcher trains together, group by group."""
+        if not isinstance(self.launcher, GroupedLauncher):
+            return [[config] for config in configs]
+        groups = []
+        for numbers in self.launcher.group(dict(enumerate(configs))):
+            groups.append([configs[number] for number in numbers])
+        return groups
+
     def launch_jobs(self, jobs: list[list[str]]) -> list[Result]:
         """Has the launcher train the jobs and returns the result of each."""
         assert self.launcher is not None
@@ -163,18 +175,19 @@ def _remove_empty_folders(sweep_directory: Path) -> None:
 
 
 def _print_plan(
-    missing: Sequence[Any],
+    groups: Sequence[Sequence[Config]],
     num_runs: int,
     num_duplicates: int,
 ) -> None:
-    from research.runner.run_spec import group_key
+    from research.runner.run_spec import program_key
 
-    programs = {group_key(run_spec.config) for run_spec in missing}
+    programs = {program_key(group) for group in groups}
+    num_missing = sum(len(group) for group in groups)
     plural = "" if len(programs) == 1 else "s"
-    message = f"{len(missing)} of {num_runs} runs to train"
+    message = f"{num_missing} of {num_runs} runs to train"
     message += f", {len(programs)} compiled program{plural}"
-    if len(missing) < num_runs:
-        message += f"; already finished: {num_runs - len(missing)}"
+    if num_missing < num_runs:
+        message += f"; already finished: {num_runs - num_missing}"
     if num_duplicates:
         message += f"; duplicate jobs, trained once: {num_duplicates}"
     print(message, file=sys.stderr)

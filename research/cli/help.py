@@ -86,6 +86,8 @@ def _option_lines(option: OptionRow, is_default: bool) -> Iterator[str]:
 def _setting_lines(group: SettingGroup, row: SettingRow) -> Iterator[str]:
     yield f"  {row.path}={row.default}"
     traced = "; traced" if row.is_traced else ""
+    if row.is_switch:
+        traced += ", 0 is another program"
     yield from _wrap(f"{row.meaning} Takes {row.valid}{traced}.")
     having = options_in_words(group, row)
     if having:

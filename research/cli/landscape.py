@@ -50,7 +50,8 @@ def _draw(runs: Sequence[Run]) -> None:
     half = len(landscape.coordinates) // 4
     out = console()
     out.print(
-        f"training loss {landscape.surface[centre, centre]:.3g} at the final weights, and "
+        f"training loss of the first {landscape.num_examples:,} stored examples: "
+        f"{landscape.surface[centre, centre]:.3g} at the final weights, and "
         f"{np.mean(landscape.lines[:, [half, -1 - half]]):.3g} in the mean half a filter's norm "
         "away",
         soft_wrap=True,

@@ -50,6 +50,7 @@ class SettingRow:
         other_defaults: the defaults of some options, by option, where they differ.
         valid: what it accepts, in words.
         is_traced: whether runs that differ in it share one compiled program.
+        is_switch: whether 0 and other values are two programs.
         condition: which other settings it needs to have an effect; empty where none.
         meaning: what it does.
     """
@@ -60,6 +61,7 @@ class SettingRow:
     other_defaults: dict[str, str]
     valid: str
     is_traced: bool
+    is_switch: bool
     condition: str
     meaning: str
 
@@ -227,6 +229,7 @@ def _setting_row(
         other_defaults=dict(_other_defaults(declared, default, options)),
         valid=describe_valid_values(declared.path),
         is_traced=setting.traced,
+        is_switch=setting.switch,
         condition=describe_conditions(group, setting),
         meaning=setting.meaning,
     )

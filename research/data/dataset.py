@@ -180,9 +180,14 @@ class Dataset:
 
         This is the loss of the best prediction that ignores the input.
         """
-        counts = np.bincount(self.y.ravel(), minlength=self.classes)
+        counts = np.asarray(self.token_counts)
         frequencies = counts[counts > 0] / self.y.size
         return float(-(frequencies * np.log(frequencies)).sum())
+
+    @property
+    def token_counts(self) -> list[int]:
+        """How often each token is a training target of a language."""
+        return np.bincount(self.y.ravel(), minlength=self.classes).tolist()
 
     @property
     def class_counts(self) -> list[int] | None:

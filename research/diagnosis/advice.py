@@ -660,9 +660,11 @@ def _advise_not_learning(situation: Situation) -> Advice:
     if "best_step" in evidence:
         return _advise_lost(situation)
     chance = evidence["chance_loss"] if "chance_loss" in evidence else evidence["first_loss"]
-    has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
+    least = evidence.get("least_loss", 0.0)
+    learnable = chance - least
+    has_forgotten = evidence["lowest_loss"] - least < FORGOTTEN * learnable
     is_falling = "steps_to_chance" in evidence
-    has_jumped = evidence["highest_loss"] > JUMPED * chance and not is_falling
+    has_jumped = evidence["highest_loss"] - least > JUMPED * learnable and not is_falling
     if has_forgotten or has_jumped or rate > USUAL_RANGE * _usual_rate(settings):
         return Advice("The updates are too large", _smaller_steps(settings))
     if rate < _usual_rate(settings) / USUAL_RANGE:

@@ -2,7 +2,8 @@
 
 A feature is 0 where nothing speaks against training, and grows with what does. It is a number with
 a physical meaning: how far all updates get to first order, whether that tells examples apart, how
-much of a signal examples have in common.
+much of a signal examples have in common. Losses are counted from the least possible loss, which is
+not 0 with label smoothing.
 """
 
 import math
@@ -101,8 +102,9 @@ def _explain_collapse(measured: Measurement) -> str:
 
 def _needed(measured: Measurement) -> float:
     """How far the first loss is above the loss from which on a run counts as trained."""
-    reference = abs(measured.reference_loss) or 1.0
-    return max(measured.loss - TRAINED * reference, LEAST_NEEDED * reference)
+    reference = measured.learnable_loss or 1.0
+    loss = measured.loss - measured.least_loss
+    return max(loss - TRAINED * reference, LEAST_NEEDED * reference)
 
 
 def _progress(measured: Measurement) -> float:
@@ -126,7 +128,7 @@ def _explain_slow(measured: Measurement) -> str:
 
 def _distinction(measured: Measurement) -> float:
     """By how much all updates tell examples apart to first order, over what is needed."""
-    reference = abs(measured.reference_loss) or 1.0
+    reference = measured.learnable_loss or 1.0
     distinct = measured.decrease - (measured.common_decrease or 0.0)
     return measured.total_updates * distinct / ((1 - TRAINED) * reference)
 
@@ -144,8 +146,9 @@ def _explain_alike(measured: Measurement) -> str:
 
 
 def _measure_overshoot(measured: Measurement) -> float:
-    before = max(measured.loss, abs(measured.reference_loss)) or 1.0
-    return _limit(_log10(measured.loss_after / before), MOST_DECADES)
+    before = max(measured.loss - measured.least_loss, measured.learnable_loss) or 1.0
+    after = measured.loss_after - measured.least_loss
+    return _limit(_log10(after / before), MOST_DECADES)
 
 
 def _explain_overshoot(measured: Measurement) -> str:
@@ -155,7 +158,8 @@ def _explain_overshoot(measured: Measurement) -> str:
 
 
 def _measure_start(measured: Measurement) -> float:
-    return _limit(_log10(measured.loss / (abs(measured.reference_loss) or 1.0)))
+    loss = measured.loss - measured.least_loss
+    return _limit(_log10(loss / (measured.learnable_loss or 1.0)))
 
 
 def _explain_start(measured: Measurement) -> str:
@@ -178,7 +182,8 @@ def _measure_trial(measured: Measurement) -> float:
     """How much of the loss remains after the trial, between 0 and 1."""
     if measured.trial is None:
         return 0.0
-    remaining = _trial_end(measured) / (MEMORIZED * (abs(measured.reference_loss) or 1.0))
+    end = _trial_end(measured) - measured.least_loss
+    remaining = end / (MEMORIZED * (measured.learnable_loss or 1.0))
     return min(1.0, max(0.0, remaining)) if math.isfinite(remaining) else 1.0
 
 
@@ -204,7 +209,7 @@ def _measure_stalled(measured: Measurement) -> float:
 
 def _missing(measured: Measurement) -> float:
     """How far the end of the trial is above the loss from which on a run counts as trained."""
-    return _trial_end(measured) - TRAINED * abs(measured.reference_loss)
+    return _trial_end(measured) - measured.least_loss - TRAINED * measured.learnable_loss
 
 
 def _projection(measured: Measurement) -> float:

@@ -43,6 +43,7 @@ class Measurement:
             zero in each layer.
         run_lost: the same as the run itself computes, of the elements that float32 keeps.
         trial: the loss of the first batch while it is trained on that batch alone [T+1].
+        least_loss: the least possible training loss, which is not 0 with label smoothing.
         theory: the factor per layer that mean-field theory predicts.
         notes: what else is to be known of the batches, in words.
     """
@@ -68,6 +69,7 @@ class Measurement:
     lost: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     run_lost: np.ndarray | None = None
     trial: np.ndarray | None = None
+    least_loss: float = 0.0
     theory: Theory | None = None
     notes: tuple[str, ...] = ()
 
@@ -75,6 +77,11 @@ class Measurement:
     def reference_loss(self) -> float:
         """The loss of chance; where it is not known, that of the first batch."""
         return self.loss if self.chance_loss is None else self.chance_loss
+
+    @property
+    def learnable_loss(self) -> float:
+        """How far the loss of chance is above the least possible loss."""
+        return abs(self.reference_loss - self.least_loss)
 
 
 def factor_per_layer(measured: Measurement) -> float | None:

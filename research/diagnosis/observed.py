@@ -1,7 +1,7 @@
 """What a run has measured so far, apart from the gradient over depth, as the detectors read it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ Profile = Mapping[str, np.ndarray]
 
 LEAST_ROWS = 5  # that a mean over the end of a run takes
 SHARE_OF_END = 10  # the end is the last tenth
+# Shares of the loss of chance. Both losses are counted from the least possible one.
 LEARNED = 0.5  # a run whose loss is below this share of chance learns
 FITTED = 0.02  # a run whose loss is below this share of chance has fitted its data
 FORGOTTEN = 0.9  # a run at chance whose loss was below this share of it has learned something
@@ -116,6 +117,9 @@ class Observed:
         sharpness: the greatest eigenvalue of the Hessian by step.
         format_: the narrowest format that signals and gradients pass through.
         chance_loss: the loss of the best constant prediction; None where it is not known.
+        least_loss: the least possible training loss, which is not 0 with label smoothing.
+        class_entropy: the loss of the best constant prediction without label smoothing; None where
+            it is ``chance_loss``.
         signal_elements: the numbers of a signal h_l over the batch; None where it is not known.
         layer_parameters: the parameters of a layer; None where they are not known.
         input_mean_square: the mean square of the training inputs; None where it is not known.
@@ -129,6 +133,8 @@ class Observed:
     sharpness: Mapping[int, float] = field(default_factory=dict)
     format_: str = "float32"
     chance_loss: float | None = None
+    least_loss: float = 0.0
+    class_entropy: float | None = None
     signal_elements: int | None = None
     layer_parameters: int | None = None
     input_mean_square: float | None = None
@@ -183,6 +189,15 @@ class Observed:
         return self.first_loss
 
     @property
+    def chance_accuracy(self) -> float:
+        """exp(−H) of the entropy H of the classes, which the accuracy of chance is not below.
+
+        0 where the loss of chance is not known.
+        """
+        entropy = self.chance_loss if self.class_entropy is None else self.class_entropy
+        return 0.0 if entropy is None else math.exp(-entropy)
+
+    @property
     def first_loss(self) -> float | None:
         """The training loss of the first step; None without losses."""
         _, values = self.series("train_loss")
@@ -196,7 +211,7 @@ class Observed:
         this is larger than that of chance can be.
         """
         loss = self.reference_loss
-        if loss is None or loss <= 0:
+        if loss is None or loss <= self.least_loss:
             return None
         is_plausible = self.chance_loss is not None or loss <= LARGEST_CHANCE_LOSS
         return loss if is_plausible else None
@@ -213,12 +228,26 @@ class Observed:
         return self._share_of_loss_without_learning() <= LEARNED
 
     def _share_of_loss_without_learning(self, step: int | None = None) -> float:
-        """The training loss at the end or around a step, as a share; NaN if unknown."""
+        """The training loss at the end or around a step, as a share; NaN if unknown.
+
+        Both losses are counted from the least possible one.
+        """
         reference = self.loss_without_learning
         loss = self.end_of("train_loss") if step is None else self.value_at("train_loss", step)
         if loss is None or reference is None:
             return math.nan
-        return loss / reference
+        return (loss - self.least_loss) / (reference - self.least_loss)
+
+    def unsmoothed(self, loss: float) -> float:
+        """The loss without label smoothing that is the same share of that of chance as ``loss``.
+
+        Args:
+            loss: a training loss, with the label smoothing of the run.
+        """
+        if not self.least_loss or self.chance_loss is None or self.class_entropy is None:
+            return loss
+        learnable = self.chance_loss - self.least_loss
+        return (loss - self.least_loss) / learnable * self.class_entropy
 
     def last_rows(self, gauge: str) -> np.ndarray | None:
         """The mean of a gauge over the last tenth of the measured steps, [layers]."""
@@ -234,20 +263,61 @@ def end_rows(count: int) -> int:
     return min(count, max(LEAST_ROWS, count // SHARE_OF_END))
 
 
-def chance_loss(class_counts: list[int] | None, unigram_entropy: float | None) -> float | None:
-    """The cross-entropy of the best constant prediction, in nats; None for a regression.
+@dataclass(frozen=True)
+class LossBounds:
+    """What the training loss of a run is compared with.
+
+    Attributes:
+        chance: the loss of the best constant prediction; None where it is not known.
+        least: the least possible loss.
+        class_entropy: the loss of the best constant prediction without label smoothing; None where
+            it is not known.
+    """
+
+    chance: float | None = None
+    least: float = 0.0
+    class_entropy: float | None = None
+
+
+def loss_bounds(
+    counts: Sequence[int] | None,
+    classes: int,
+    label_smoothing: float = 0.0,
+) -> LossBounds:
+    """The cross-entropy of chance and the least possible one, in nats.
+
+    With label smoothing s, the target of an example of class k among C is
+    t_k = (1 − s)·onehot(k) + s/C. The loss −Σ t_k·ln q of a prediction q is the entropy H(t_k) plus
+    the relative entropy of t_k and q. So it is at least H(t_k), which is the same for all k. A
+    constant prediction q has the mean loss −Σ t·ln q, with the mean target t = (1 − s)·p + s/C and
+    the frequencies p of the classes. It is least for q = t, where it is H(t). Without label
+    smoothing, these losses are 0 and the entropy of the classes.
 
     Args:
-        class_counts: training examples of each class.
-        unigram_entropy: the entropy of the tokens of a language, where the targets are tokens.
+        counts: training targets of each class; None if they are not known.
+        classes: the classes C.
+        label_smoothing: s.
+
+    References:
+        Szegedy et al., Rethinking the Inception architecture for computer vision, 2016, eq. 3.
     """
-    if unigram_entropy is not None:
-        return unigram_entropy
-    if not class_counts or not sum(class_counts):
-        return None
-    total = sum(class_counts)
+    one_hot = [1, *[0] * (classes - 1)]
+    least = _target_entropy(one_hot, label_smoothing)
+    class_entropy = _target_entropy(counts or [], 0.0)
+    if not counts or not class_entropy:
+        return LossBounds(least=least)
+    chance = _target_entropy(counts, label_smoothing)
+    return LossBounds(chance, least, class_entropy)
+
+
+def _target_entropy(counts: Sequence[int], label_smoothing: float) -> float:
+    """The entropy of the mean target in nats, of classes that occur ``counts`` times."""
+    total = sum(counts)
+    if not total:
+        return 0.0
     entropy = 0.0
-    for count in class_counts:
-        if count:
-            entropy -= count / total * math.log(count / total)
-    return entropy or None
+    for count in counts:
+        frequency = (1 - label_smoothing) * (count / total) + label_smoothing / len(counts)
+        if frequency:
+            entropy -= frequency * math.log(frequency)
+    return entropy

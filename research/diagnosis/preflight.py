@@ -96,6 +96,7 @@ class Preflight:
             "lost": {name: worst_share(shares) for name, shares in measured.lost.items()},
             "loss": measured.loss,
             "chance_loss": measured.chance_loss,
+            "least_loss": measured.least_loss,
             "loss_after": measured.loss_after,
             "other_loss": measured.other_loss,
             "decrease": measured.decrease,

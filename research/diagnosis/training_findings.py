@@ -25,6 +25,7 @@ from research.theory.formats import FORMATS
 from research.theory.update_rules import momentum_edge
 
 LEAST_STEPS = 100  # before a run is said not to learn
+# Losses and the loss of chance are counted from the least possible loss: 0 but for label smoothing.
 AT_CHANCE = 0.97  # a loss above this share of chance is that of chance
 BETTER_THAN_CHANCE = 0.15  # of the accuracy, above which something was learned
 SMALLEST_PROGRESS = 0.01  # of the loss, or of that of chance, between the last two quarters
@@ -299,19 +300,19 @@ def find_plateau(
     assert end is not None
     known = observed.chance_loss
     chance = known if known is not None else float(np.mean(losses[:5]))
-    steps_to_chance = _steps_to_chance(losses, chance)
-    if end < AT_CHANCE * chance or steps_to_chance <= len(losses):
+    least = observed.least_loss
+    steps_to_chance = _steps_to_chance(losses - least, chance - least)
+    if end - least < AT_CHANCE * (chance - least) or steps_to_chance <= len(losses):
         return None
-    accuracy = observed.end_of("train_accuracy")
-    if known is None or accuracy is None:
-        accuracy = 0.0
-    if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
+    accuracy = observed.end_of("train_accuracy") or 0.0
+    if known is not None and accuracy > observed.chance_accuracy + BETTER_THAN_CHANCE:
         return None
-    is_above_chance = end > ABOVE_CHANCE * chance
+    is_above_chance = end - least > ABOVE_CHANCE * (chance - least)
     if lost is not None and is_above_chance and not _is_severe(spike):
         return None  # the loss still grows, and a slow divergence is found
     evidence = {"train_loss": end, "lowest_loss": _lowest(losses), "highest_loss": np.max(losses)}
     evidence["chance_loss" if known is not None else "first_loss"] = chance
+    evidence |= {"least_loss": least} if least else {}
     reference = "chance" if known is not None else "the start"
     text = (
         f"after {len(losses)} steps the training loss is {end:#.4g}, and that of {reference} is "
@@ -443,6 +444,9 @@ def find_lost_progress(observed: Observed) -> LostProgress | None:
     if len(losses) < LEAST_STEPS or reference is None:
         return None
     window = _window_of(losses)
+    least = observed.least_loss
+    losses = losses - least
+    reference -= least
     # Far above chance, how far says nothing of what is lost, and is no measure of the noise.
     losses = np.minimum(losses, FAR_ABOVE * reference)
     means = _window_means(losses, window)
@@ -461,12 +465,12 @@ def find_lost_progress(observed: Observed) -> LostProgress | None:
     rise = min(end - lowest, learned)
     ends = steps[window - 1 :]  # the last step of each window
     return LostProgress(
-        lowest=lowest,
+        lowest=lowest + least,
         best_step=int(ends[best]),
         rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * rise)]),
         lost_from=int(ends[_last_below(means, lowest + LOST_HALF * learned)]),
-        end=observed.end_of("train_loss") or end,
-        reference=reference,
+        end=observed.end_of("train_loss") or end + least,
+        reference=reference + least,
         learning_rates=_learning_rates(observed, int(ends[best])),
     )
 
@@ -535,12 +539,15 @@ def find_spike(ctx: RunContext, lost: LostProgress | None) -> Finding | None:
     reference = ctx.observed.reference_loss
     if len(losses) <= SPIKE_WINDOW + 1 or reference is None:
         return None
-    rows, medians = _find_spikes(losses, SPIKE_SHARE * abs(reference))
+    least = ctx.observed.least_loss
+    losses = losses - least
+    reference = abs(reference - least)
+    rows, medians = _find_spikes(losses, SPIKE_SHARE * reference)
     if not len(rows):
         return None
     largest = int(np.argmax(losses[rows] - medians))
-    before = float(medians[largest])
-    highest = float(losses[rows[largest]])
+    before = float(medians[largest]) + least
+    highest = float(losses[rows[largest]]) + least
     step = int(steps[rows[largest]])
     count = len(words.to_ranges(rows))
     first_step = int(steps[rows[0]])
@@ -550,11 +557,12 @@ def find_spike(ctx: RunContext, lost: LostProgress | None) -> Finding | None:
         times = f" (the highest of {count} spikes from step {first_step} to {last_step})"
     lowest = _lowest(losses)
     end = float(np.mean(losses[-end_rows(len(losses)) :]))
-    is_far_above = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
-    is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
+    is_far_above = end > max(LOST_AGAIN * lowest, LOST_SHARE * reference)
+    is_back_at_chance = end > NEAR_CHANCE * reference > 2 * NEAR_CHANCE * lowest
     is_gradual = lost is not None and not _is_lost_in_jump(losses, rows, lost)
     is_lost = (is_far_above or is_back_at_chance) and not is_gradual and not ctx.diverged
-    outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
+    extremes = f"it was {lowest + least:.3g} at best and ends at {end + least:.3g}"
+    outcome = f"; {extremes}" if is_lost else ""
     finding = _make(
         findings.SPIKE,
         f"at step {step} the training loss jumps from {before:.3g} to {highest:.3g}{times}"
@@ -594,12 +602,14 @@ def find_overfitting(ctx: RunContext) -> Finding | None:
         return None
     lowest = int(np.argmin(losses))
     is_rising = losses[-1] > RISE_OF_HELD_OUT * losses[lowest]
-    if not is_rising or losses[lowest] <= 0 or train > losses[-1] / 2:
+    if not is_rising or losses[lowest] <= 0 or ctx.observed.unsmoothed(train) > losses[-1] / 2:
         return None
+    least = ctx.observed.least_loss
+    floor = f", and the least possible with label smoothing {least:.3g}" if least else ""
     return _make(
         findings.OVERFITTING,
         f"the held-out loss rose from {losses[lowest]:.3g} at step {int(steps[lowest])} to "
-        f"{losses[-1]:.3g}, while the training loss is {train:.3g}.",
+        f"{losses[-1]:.3g}, while the training loss is {train:.3g}{floor}.",
         first_step=int(steps[lowest]),
         lowest=float(losses[lowest]),
         last=float(losses[-1]),
@@ -857,6 +867,16 @@ def find_fitted(ctx: RunContext) -> Finding | None:
     return Finding(
         kind=findings.FITTED,
         severity=Severity.note,
-        text=f"the training loss is {loss:.2g}, so little is left to learn.",
+        text=f"the training loss is {_fitted_loss_in_words(loss, observed)}.",
         evidence={"train_loss": loss},
+    )
+
+
+def _fitted_loss_in_words(loss: float, observed: Observed) -> str:
+    """The training loss, and why little is left to learn."""
+    if not observed.least_loss:
+        return f"{loss:.2g}, so little is left to learn"
+    return (
+        f"{loss:.4g}, and the least possible with label smoothing {observed.least_loss:.4g}, so "
+        "little is left to learn"
     )

@@ -410,7 +410,13 @@ def _losses_in_words(observed: Observed) -> str:
         mean = f", the mean of the last {num_steps} steps" if num_steps > 1 else ""
         return f"the training loss fell from {observed.first_loss:#.3g} to {end}{mean}"
     period = f"over the last {num_steps} steps " if num_steps > 1 else ""
-    return f"{period}the training loss is {end}, and that of chance {observed.chance_loss:#.3g}"
+    chance = f"{observed.chance_loss:#.3g}"
+    if not observed.least_loss:
+        return f"{period}the training loss is {end}, and that of chance {chance}"
+    return (
+        f"{period}the training loss is {end}, that of chance {chance}, and the least possible with "
+        f"label smoothing {observed.least_loss:#.3g}"
+    )
 
 
 def _is_harmless(finding: Finding) -> bool:

@@ -311,7 +311,7 @@ GRAD_NORM = Gauge(
 )
 ACTIVATION_RMS = Gauge(
     "activation_rms",
-    "Root mean square of the forward signal.",
+    "Root mean square of the forward signal over its elements and the examples of the batch.",
     Entries.SIGNALS,
     Level.norms,
     Site.FORWARD,
@@ -320,7 +320,7 @@ ACTIVATION_RMS = Gauge(
 )
 ACTIVATION_MEAN = Gauge(
     "activation_mean",
-    "Mean of the forward signal.",
+    "Mean of the forward signal over its elements and the examples of the batch.",
     Entries.SIGNALS,
     Level.norms,
     Site.FORWARD,
@@ -347,8 +347,8 @@ SIGNAL_CORRELATION = Gauge(
 )
 SATURATED = Gauge(
     "saturated",
-    f"Fraction of elements where the slope of the activation is below {FLAT} of its greatest: "
-    "about 0.5 for ReLU.",
+    f"Fraction of elements, over units and examples of the batch, where the absolute slope of the "
+    f"activation function is below {FLAT} of its greatest: about 0.5 for ReLU.",
     Entries.LAYERS,
     Level.full,
     Site.NONLINEARITY,
@@ -357,7 +357,7 @@ SATURATED = Gauge(
 )
 DEAD = Gauge(
     "dead",
-    "Fraction of units that are zero on the whole batch.",
+    "Fraction of units whose activation is zero for all examples of the batch.",
     Entries.LAYERS,
     Level.full,
     Site.NONLINEARITY,
@@ -374,7 +374,8 @@ WEIGHT_NORM = Gauge(
 )
 UPDATE_NORM = Gauge(
     "update_norm",
-    "‖Δθ‖ of the parameters as stored, so it holds what the number format let through.",
+    "‖Δθ‖ of the step's update over all parameters of the layer, as stored, so it holds what the "
+    "number format let through.",
     Entries.LAYERS,
     Level.full,
     Site.UPDATE,
@@ -382,7 +383,7 @@ UPDATE_NORM = Gauge(
 )
 UPDATE_RATIO = Gauge(
     "update_ratio",
-    "‖Δθ‖/‖θ‖.",
+    "update_norm over weight_norm: ‖Δθ‖/‖θ‖, with the parameters θ before the update.",
     Entries.LAYERS,
     Level.full,
     Site.UPDATE,
@@ -402,7 +403,8 @@ ATTENTION_ENTROPY = Gauge(
 )
 ATTENTION_LOGIT = Gauge(
     "attention_logit",
-    "Greatest score qᵀk/√K of a position for one that it may attend to, as the softmax reads it.",
+    "Greatest score qᵀk/√K of a position for one that it may attend to, as the softmax reads it, "
+    "over positions, heads and the examples of the batch.",
     Entries.LAYERS,
     Level.full,
     Site.ATTENTION,
@@ -420,7 +422,8 @@ TOKEN_RESIDUAL = Gauge(
 )
 QUERY_GRAD = Gauge(
     "query_grad",
-    "‖∂L/∂W_q‖ of the query weights of an attention layer.",
+    "‖∂L/∂W_q‖ of the query weights of an attention layer, before clipping and with the loss scale "
+    "divided out, as grad_norm.",
     Entries.LAYERS,
     Level.full,
     Site.PROJECTION,
@@ -428,7 +431,7 @@ QUERY_GRAD = Gauge(
 )
 VALUE_GRAD = Gauge(
     "value_grad",
-    "‖∂L/∂W_v‖ of the value weights of an attention layer.",
+    "‖∂L/∂W_v‖ of the value weights of an attention layer, as query_grad.",
     Entries.LAYERS,
     Level.full,
     Site.PROJECTION,
@@ -642,13 +645,19 @@ class Diagnostic:
         return self.shape in ("[N]", "[N+1]")
 
 
+INPUT_OF_BRANCH = (
+    "the input of the layer's branch (after the norm before it, if there is one, and before any "
+    "activation function)"
+)
+
+
 def _exponent_gauges() -> Iterator[Diagnostic]:
     """The same gauges of gradients, backward and of parameters, and of activations and weights."""
     for name, entries, what in (
-        ("signal", "N+1", "the backward signal"),
-        ("grad", "N", "the parameters' gradient"),
-        ("activation", "N", "what the layer reads"),
-        ("weight", "N", "the layer's matrices"),
+        ("signal", "N+1", "the backward signal ∂L/∂h"),
+        ("grad", "N", "the gradient of the layer's parameters"),
+        ("activation", "N", INPUT_OF_BRANCH),
+        ("weight", "N", "the layer's matrices (in the format of the products)"),
     ):
         shape = f"[{entries}]"
         histogram = f"[{entries}, bins]"
@@ -678,101 +687,164 @@ def _exponent_gauges() -> Iterator[Diagnostic]:
 
 
 EXPONENT_GAUGES = tuple(_exponent_gauges())
+
+# At most so many training examples, the first ones in stored order, are what a diagnostic is of.
+MAX_SHARPNESS_EXAMPLES = 1024  # in whole batches, except for full batches
+MAX_LANDSCAPE_EXAMPLES = 512  # that the loss around the weights is averaged over
+MAX_COMPARED_EXAMPLES = 256  # whose gradients are compared or recorded one by one
+MAX_PROBED_EXAMPLES = 2048  # of each split, that a linear probe is fitted to and tested on
+MAX_TEXTS = 64  # whose tokens are looked at one by one
+
+
+def first_examples(count: int | str, what: str = "training examples") -> str:
+    """The first examples of the training data, or of another split, in words.
+
+    Args:
+        count: how many; a text if that depends on the run.
+        what: what they are.
+    """
+    number = count if isinstance(count, str) else f"{count:,}"
+    return f"the first {number} {what} in stored order"
+
+
+OF_FIRST_BATCH = first_examples("train.batch_size")
+OF_SHARPNESS = (
+    f"{first_examples(MAX_SHARPNESS_EXAMPLES)}, as many whole batches of train.batch_size as these "
+    "hold, one at least (optimizer=gd: all training examples)"
+)
+OF_LANDSCAPE = first_examples(MAX_LANDSCAPE_EXAMPLES)
+OF_COMPARED = first_examples(MAX_COMPARED_EXAMPLES)
+OF_PROBES = first_examples(MAX_PROBED_EXAMPLES)
+OF_TEXTS = first_examples(MAX_TEXTS, "training texts")
 DIAGNOSTICS = (
     Diagnostic(
         "sharpness",
-        "Greatest eigenvalue of the Hessian of the training loss, by Lanczos' method.",
+        f"Greatest eigenvalue of the Hessian of the training loss of {OF_SHARPNESS}; by Lanczos' "
+        "method.",
         "[]",
         "sharpness",
         tracked=True,
     ),
     Diagnostic(
         "sharpness_bound",
-        "Greatest possible error of the sharpness.",
+        "Greatest possible distance of the sharpness from an eigenvalue of the same Hessian.",
         "[]",
         "sharpness",
         tracked=True,
     ),
     Diagnostic(
         "preconditioned_sharpness",
-        "Greatest eigenvalue of P^(-½) H P^(-½), with the Hessian H of the training loss and the "
-        "diagonal matrix P by which the next update divides (adam, adamw, rmsprop, adagrad).",
+        f"Greatest eigenvalue of P^(-½) H P^(-½), with the Hessian H of the training loss of "
+        f"{OF_SHARPNESS}. P is the diagonal matrix by which the next update would divide if its "
+        "gradient were that of these examples (adam, adamw, rmsprop, adagrad).",
         "[]",
         "preconditioned_sharpness",
         tracked=True,
     ),
     Diagnostic(
         "preconditioned_sharpness_bound",
-        "Greatest possible error of the preconditioned sharpness.",
+        "Greatest possible distance of the preconditioned sharpness from an eigenvalue of the same "
+        "matrix.",
         "[]",
         "preconditioned_sharpness",
         tracked=True,
     ),
     Diagnostic(
         "jacobian_spectrum",
-        "Singular values of J = ∂h_N/∂h_0 at the first example (mlp).",
+        "Singular values of J = ∂h_N/∂h_0 at the first stored training example (mlp); in "
+        "evaluation.",
         "[D]",
         "jacobian_spectrum",
     ),
-    Diagnostic("jacobian_distance", "Greatest |J − I|.", "[]", "jacobian_spectrum"),
+    Diagnostic(
+        "jacobian_distance", "Greatest |J − I| of the entries of J.", "[]", "jacobian_spectrum"
+    ),
     Diagnostic(
         "gradient_correlation",
-        "Mean cosine between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with a random v.",
+        f"Mean cosine between the gradients ∂⟨v, h_N⟩/∂h_l of two of {OF_COMPARED}, with one "
+        "random v.",
         "[N+1]",
         "gradient_correlation",
         tracked=True,
     ),
     Diagnostic(
         "input_gradient",
-        "Gradient of the first output with respect to each of the first 256 examples.",
+        f"Gradient of the first output with respect to each of {OF_COMPARED}.",
         "[K, inputs]",
         "input_gradient",
     ),
     Diagnostic(
         "output_change",
-        "Root mean square of the change of the first batch's outputs by one step of gradient "
-        "descent on the weights, at the rate optimizer.learning_rate.",
+        f"Root mean square of the change of the outputs for {OF_FIRST_BATCH} by one step of "
+        "gradient descent on the weights, with the gradient of these examples' loss and the rate "
+        "optimizer.learning_rate.",
         "[]",
         "output_change",
     ),
     Diagnostic(
-        "difference_step", "Step sizes of numerical derivatives.", "[H]", "difference_errors"
+        "difference_step",
+        f"Step sizes of numerical derivatives of the loss of {OF_FIRST_BATCH}, along a random "
+        "direction as long as the vector of all parameters.",
+        "[H]",
+        "difference_errors",
     ),
     Diagnostic(
         "forward_difference_error",
-        "Error of the forward difference of the loss, for each step size.",
+        f"Relative error of the forward difference of the loss of {OF_FIRST_BATCH}, for each step "
+        "size.",
         "[H]",
         "difference_errors",
     ),
     Diagnostic(
         "central_difference_error",
-        "Error of the central difference of the loss, for each step size.",
+        f"Relative error of the central difference of the loss of {OF_FIRST_BATCH}, for each step "
+        "size.",
         "[H]",
         "difference_errors",
     ),
     Diagnostic(
         "mode_error",
-        "Difference between derivatives in forward and in reverse mode.",
+        "Relative difference between derivatives in forward and in reverse mode of the loss of "
+        f"{OF_FIRST_BATCH}.",
         "[]",
         "difference_errors",
     ),
     Diagnostic(
-        "scale_derivative", "⟨W, ∂L/∂W⟩ of each layer's weights.", "[N]", "scale_derivative"
+        "scale_derivative",
+        f"⟨W, ∂L/∂W⟩ of each layer's weight matrices W, with the loss L of {OF_FIRST_BATCH}.",
+        "[N]",
+        "scale_derivative",
     ),
-    Diagnostic("output_scale_derivative", "⟨f, ∂L/∂f⟩ of the outputs f.", "[]", "scale_derivative"),
-    Diagnostic("layer_cosine", "Cosine of W and ∂L/∂W.", "[N]", "scale_invariance"),
     Diagnostic(
-        "unit_cosine", "Greatest |cosine| of one unit's part of them.", "[N]", "scale_invariance"
+        "output_scale_derivative",
+        f"⟨f, ∂L/∂f⟩ of the outputs f for {OF_FIRST_BATCH}.",
+        "[]",
+        "scale_derivative",
+    ),
+    Diagnostic(
+        "layer_cosine",
+        f"Cosine of a layer's weight matrices W and ∂L/∂W, with the loss L of {OF_FIRST_BATCH}.",
+        "[N]",
+        "scale_invariance",
+    ),
+    Diagnostic(
+        "unit_cosine",
+        "Greatest |cosine| of one unit's incoming weights and their part of the gradient of the "
+        f"loss of {OF_FIRST_BATCH}.",
+        "[N]",
+        "scale_invariance",
     ),
     Diagnostic(
         "rescaling_error",
-        "‖2g(2W) − g(W)‖/‖g(W)‖ with g = ∂L/∂W, where the weights of all layers are doubled.",
+        "‖2g(2W) − g(W)‖/‖g(W)‖, where the weight matrices W of all layers, but not of embedding "
+        f"and head, are doubled at once: g = ∂L/∂W with the loss L of {OF_FIRST_BATCH}.",
         "[N]",
         "scale_invariance",
     ),
     Diagnostic(
         "balance",
-        "‖w_in‖² + b² − ‖w_out‖² of each unit, constant under gradient flow (mlp).",
+        "‖w_in‖² + b² − ‖w_out‖² of each unit; gradient flow conserves it in plain rectifier "
+        "networks (mlp).",
         "[N+1, D]",
         "balance",
     ),
@@ -784,7 +856,8 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "parameter_gradient",
-        "Gradient of the next step's loss with respect to them.",
+        "Gradient of the loss of the next step's batch with respect to all parameters, before "
+        "clipping and weight decay.",
         "[P]",
         "parameters",
     ),
@@ -797,7 +870,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "fitted_output",
-        "Outputs of the network at these points, in evaluation.",
+        "Outputs of the network at these points; in evaluation.",
         "[K, outputs]",
         "fitted_function",
     ),
@@ -810,56 +883,69 @@ DIAGNOSTICS = (
     Diagnostic(
         "gradient_variance",
         "Mean over 64 random batches of ‖g_B − g‖², with g_B the gradient of a batch that is drawn "
-        "with replacement from the first 256 examples, and g that of these examples.",
+        f"with replacement from {OF_COMPARED}, and g that of all of these.",
         "[K]",
         "gradient_variance",
     ),
     Diagnostic(
         "masked_output_mean",
-        "Mean of the first example's outputs over 10⁴ random masks (dropout, random skips).",
+        "Mean of the outputs for the first stored training example over 10⁴ random masks (dropout, "
+        "random skips).",
         "[C]",
         "masked_outputs",
     ),
     Diagnostic("masked_output_error", "Standard error of that mean.", "[C]", "masked_outputs"),
     Diagnostic(
-        "unmasked_output", "The first example's outputs without masks.", "[C]", "masked_outputs"
+        "unmasked_output",
+        "The outputs for the first stored training example without masks; in evaluation.",
+        "[C]",
+        "masked_outputs",
     ),
     Diagnostic(
         "probe_error",
-        "Training error of a linear probe on each signal, as the head would read it.",
+        f"Share of {OF_PROBES} that a linear probe puts into a wrong class. It is fitted to these, "
+        "and reads each signal as the head would read it.",
         "[N+1]",
         "probes",
         tracked=True,
     ),
     Diagnostic(
         "probe_eval_error",
-        "Evaluation error of a linear probe on each signal, as the head would read it.",
+        f"Share of {first_examples(MAX_PROBED_EXAMPLES, 'evaluation examples')} that a linear "
+        "probe of each signal, fitted to as many training examples, puts into a wrong class; NaN "
+        "where examples are streamed.",
         "[N+1]",
         "probes",
         tracked=True,
     ),
     Diagnostic(
         "class_spread",
-        "Variance within classes over that between them, of each signal as the head would read it.",
+        f"Variance within classes over that between them of {OF_PROBES}, of each signal as the "
+        "head would read it.",
         "[N+1]",
         "probes",
         tracked=True,
     ),
     Diagnostic(
         "representation",
-        "First two principal components of each signal of 256 examples, as the head would read it.",
+        f"First two principal components of each signal of {OF_COMPARED}, as the head would read "
+        "it.",
         "[N+1, K, 2]",
         "representations",
     ),
     Diagnostic("representation_class", "Their classes.", "[K]", "representations"),
     Diagnostic(
         "feature_maps",
-        "The signals of the first example: what each layer makes of it (mlp, cnn).",
+        "The signals of the first stored training example: what each layer makes of it (mlp, cnn); "
+        "in evaluation.",
         "[N+1, …]",
         "feature_maps",
     ),
     Diagnostic(
-        "shown_example", "The first example as the network reads it.", "[…]", "feature_maps"
+        "shown_example",
+        "The first stored training example as the network reads it.",
+        "[…]",
+        "feature_maps",
     ),
     Diagnostic(
         "surface_coordinate",
@@ -869,39 +955,42 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "surface_loss",
-        "Training loss on a plane of two random filter-normalised directions.",
+        f"Training loss of {OF_LANDSCAPE}, on a plane of two random filter-normalised directions.",
         "[A, A]",
         "loss_surface",
     ),
     Diagnostic(
         "line_loss",
-        "Training loss along four more random filter-normalised directions.",
+        f"Training loss of {OF_LANDSCAPE}, along four more random filter-normalised directions.",
         "[4, A]",
         "loss_surface",
     ),
     Diagnostic(
         "interpolation_loss",
-        "Training loss on the straight line from the initial to the present weights.",
+        f"Training loss of {OF_LANDSCAPE}, at 26 points on the straight line from the initial to "
+        "the present weights.",
         "[A]",
         "interpolation",
     ),
     Diagnostic(
         "coordinate_change",
-        "Root mean square of the change of each signal of the first batch since initialisation.",
+        f"Root mean square of the change of each signal of {OF_FIRST_BATCH} since initialisation; "
+        "in evaluation.",
         "[N+1]",
         "coordinate_change",
         tracked=True,
     ),
     Diagnostic(
         "output_coordinate_change",
-        "Root mean square of the change of the first batch's outputs since initialisation.",
+        f"Root mean square of the change of the outputs for {OF_FIRST_BATCH} since initialisation; "
+        "in evaluation.",
         "[]",
         "coordinate_change",
         tracked=True,
     ),
     Diagnostic(
         "hessian_eigenvalues",
-        "Eigenvalues of the Hessian of the training loss, by Lanczos' method.",
+        f"Eigenvalues of the Hessian of the training loss of {OF_LANDSCAPE}; by Lanczos' method.",
         "[m]",
         "hessian_spectrum",
     ),
@@ -913,27 +1002,30 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "saddle_loss",
-        "Training loss on the plane of the directions of least and greatest curvature.",
+        f"Training loss of {OF_LANDSCAPE}, on the plane of the directions of least and greatest "
+        "curvature, at distances from −1 to 1.",
         "[A, A]",
         "hessian_spectrum",
     ),
     Diagnostic(
         "token_spread",
-        "Norm of the tokens' vectors minus their mean over that of the vectors, of each signal.",
+        "Norm of a text's token vectors minus their mean over that of the vectors, of each signal: "
+        f"mean over {OF_TEXTS}.",
         "[N+1]",
         "tokens",
         tracked=True,
     ),
     Diagnostic(
         "token_gradient",
-        "Norm of the gradient of a text's loss with respect to each token's vector.",
+        "Norm of the gradient of a text's loss with respect to each token's vector, of "
+        f"{OF_TEXTS}.",
         "[K, T]",
         "tokens",
     ),
-    Diagnostic("token_mask", "1 at tokens, 0 at padding.", "[K, T]", "tokens"),
+    Diagnostic("token_mask", f"1 at tokens, 0 at padding, of {OF_TEXTS}.", "[K, T]", "tokens"),
     Diagnostic(
         "padding_effect",
-        "Greatest change of an output where random numbers replace the padding.",
+        f"Greatest change of an output for {OF_TEXTS} where random numbers replace the padding.",
         "[]",
         "tokens",
     ),
@@ -944,42 +1036,56 @@ DIAGNOSTICS = (
         "stream_mixing",
     ),
     Diagnostic(
-        "unclipped_norm", "Norm of the first batch's gradient before clipping.", "[]", "clipping"
+        "unclipped_norm",
+        f"Norm of the gradient of the loss of {OF_FIRST_BATCH}, before clipping. The gradient of "
+        "the step's own batch is grad_norm.",
+        "[]",
+        "clipping",
     ),
-    Diagnostic("clipped_norm", "Its norm after clipping.", "[]", "clipping"),
     Diagnostic(
-        "clipping_cosine", "Cosine of the gradients before and after clipping.", "[]", "clipping"
+        "clipped_norm",
+        f"Norm of the gradient of the loss of {OF_FIRST_BATCH}, after clipping.",
+        "[]",
+        "clipping",
+    ),
+    Diagnostic(
+        "clipping_cosine",
+        f"Cosine of the gradient of the loss of {OF_FIRST_BATCH} before and after clipping.",
+        "[]",
+        "clipping",
     ),
     Diagnostic(
         "exact_gradient_norm",
-        "Norm of the gradient of the next batch in float32.",
+        "Norm of the gradient of the loss of the next step's batch in float32.",
         "[]",
         "quantization_noise",
     ),
     Diagnostic(
         "quantized_gradient_norm",
-        "Norm of the mean of 32 gradients that the run's format rounds at random.",
+        "Norm of the mean of 32 gradients of the next step's batch that the run's format rounds at "
+        "random.",
         "[]",
         "quantization_noise",
         tracked=True,
     ),
     Diagnostic(
         "quantization_noise",
-        "Root of the mean squared distance of these gradients from their mean.",
+        "Root of the mean squared distance of 32 gradients of the next step's batch, which the "
+        "run's format rounds at random, from their mean.",
         "[]",
         "quantization_noise",
         tracked=True,
     ),
     Diagnostic(
         "quantization_bias",
-        "Distance of their mean from the gradient in float32.",
+        "Distance of the mean of such gradients of the next step's batch from the one in float32.",
         "[]",
         "quantization_noise",
     ),
     Diagnostic(
         "noisy_step_share",
-        "By how much a step of the best size along the gradient with this noise lowers the loss, "
-        "over what a step along the gradient does.",
+        "By how much a step of the best size along the gradient with this noise lowers the loss of "
+        "the next step's batch, over what a step along the gradient does.",
         "[]",
         "quantization_noise",
     ),

@@ -37,6 +37,10 @@ def draw_landscape(landscape: Any, loss_label: str) -> Figure:
             title="Four random directions",
         )
         _plot_ways(axes[0, 2], landscape, loss_label)
+        canvas.supxlabel(
+            f"loss of the first {landscape.num_examples:,} training examples in stored order",
+            fontsize="small",
+        )
     return canvas
 
 

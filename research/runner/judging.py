@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from research.config.options import FullyConnected, LossKind, Model, ModelKind
+from research.config.options import FullyConnected, Loss, LossKind, Model, ModelKind
 from research.config.schema import Config, flatten
+from research.data.dataset import Dataset
 from research.diagnosis.history import RowHistory
-from research.diagnosis.observed import Divergence, Observed, Theory, chance_loss
+from research.diagnosis.observed import Divergence, LossBounds, Observed, Theory, loss_bounds
 from research.diagnosis.prediction import predict
 from research.diagnosis.verdict import Verdict, judge
 from research.gauges.table import GAUGES, SIGNAL_GRAD
@@ -39,6 +40,22 @@ def layer_parameters(model: Model) -> int | None:
         return None
     inputs = model.width + (1 if model.bias else 0)
     return model.branch_weights * inputs * model.width
+
+
+def loss_bounds_of(loss: Loss, dataset: Dataset) -> LossBounds:
+    """What the training loss of a run is compared with.
+
+    Args:
+        loss: what is minimised.
+        dataset: the dataset.
+    """
+    if loss.kind is not LossKind.cross_entropy or dataset.is_regression:
+        return LossBounds()
+    if not dataset.language:
+        return loss_bounds(dataset.class_counts, dataset.classes, loss.label_smoothing)
+    if not loss.label_smoothing:  # the same number as in the record
+        return LossBounds(dataset.unigram_entropy)
+    return loss_bounds(dataset.token_counts, dataset.classes, loss.label_smoothing)
 
 
 class RunJudge:
@@ -104,12 +121,8 @@ class RunJudge:
         return self._setup.dataset.mean_square
 
     @cached_property
-    def _chance_loss(self) -> float | None:
-        dataset = self._setup.dataset
-        if self._config.loss.kind is not LossKind.cross_entropy or dataset.is_regression:
-            return None
-        entropy = dataset.unigram_entropy if dataset.language else None
-        return chance_loss(dataset.class_counts, entropy)
+    def _loss_bounds(self) -> LossBounds:
+        return loss_bounds_of(self._config.loss, self._setup.dataset)
 
     def _observed(self) -> Observed:
         width = self._config.model.width
@@ -121,7 +134,9 @@ class RunJudge:
             exponents=self._exponents,
             sharpness=self._sharpness,
             format_=policy.narrowest,
-            chance_loss=self._chance_loss,
+            chance_loss=self._loss_bounds.chance,
+            least_loss=self._loss_bounds.least,
+            class_entropy=self._loss_bounds.class_entropy,
             signal_elements=self._setup.program_config.batch_size * width if is_mlp else None,
             layer_parameters=layer_parameters(self._config.model),
             input_mean_square=self._mean_square,

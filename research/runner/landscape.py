@@ -13,6 +13,7 @@ from research.training.inspections import (
     INTERPOLATION_COORDINATES,
     inspect_snapshot,
     landscape_loss,
+    num_landscape_examples,
 )
 from research.training.landscape import difference, losses_on_line
 from research.training.precision import precision_context
@@ -30,6 +31,7 @@ class Landscape:
         surface: the loss on a plane of two filter-normalised directions, in nats [A, A].
         lines: the loss along four more directions [4, A].
         interpolation: the loss on the line from the initial weights to the final ones [26].
+        num_examples: how many training examples, the first in stored order, the loss is that of.
         between: the loss on the line to the weights of another run [26]; None without one.
     """
 
@@ -37,6 +39,7 @@ class Landscape:
     surface: np.ndarray
     lines: np.ndarray
     interpolation: np.ndarray
+    num_examples: int
     between: np.ndarray | None = None
 
 
@@ -82,6 +85,7 @@ def measure_landscape(directory: Path, other: Path | None = None) -> Landscape:
         surface=measured["surface_loss"],
         lines=measured["line_loss"],
         interpolation=measured["interpolation_loss"],
+        num_examples=num_landscape_examples(snapshot),
         between=between,
     )
 

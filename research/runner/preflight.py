@@ -15,7 +15,6 @@ from research.config.options import (
     AdaGrad,
     Checkpoint,
     Diagnose,
-    LossKind,
     LossScaling,
     MeasureFull,
     Mesh,
@@ -28,15 +27,14 @@ from research.config.options import (
 )
 from research.config.override_checks import parse_overrides
 from research.config.schema import OPTIONS, Config, flatten, selector_of
-from research.data.dataset import Dataset
 from research.diagnosis.measurement import Measurement
-from research.diagnosis.observed import chance_loss
 from research.diagnosis.prediction import predict
 from research.gauges.table import GRAD_NORM, SIGNAL_GRAD, SIGNAL_VARIATION, UPDATE_RATIO
 from research.parallel.mesh import SINGLE_DEVICE, map_runs
+from research.runner.judging import loss_bounds_of
 from research.runner.memory import check_memory, program_bytes, release_programs, tree_bytes
 from research.runner.run_setup import RunSetup, make_run_setup, shares_families
-from research.runner.run_spec import group_key
+from research.runner.run_spec import group_key, program_key
 from research.theory.formats import FORMATS, gauges_from_counts, layerwise_underflow
 from research.theory.update_rules import momentum_edge, nesterov_edge
 from research.training.compiler_options import SHORT_COMPILE_OPTIONS, select_known
@@ -79,7 +77,13 @@ def measure_configs(configs: Sequence[Config], trial_steps: int = 0) -> list[Mea
 
 def count_programs(configs: Sequence[Config]) -> int:
     """How many programs measure these runs."""
-    return len(_group([_prepare(config) for config in configs]))
+    prepared = [_prepare(config) for config in configs]
+    families = shares_families(SINGLE_DEVICE)
+    keys = set()
+    for numbers in _group(prepared):
+        group = [prepared[number] for number in numbers]
+        keys.add(program_key(group, families=families))
+    return len(keys)
 
 
 def _group(prepared: Sequence[Config]) -> list[list[int]]:
@@ -202,6 +206,7 @@ def _read(
     is_plain = optimizer.kind in PLAIN
     momentum = optimizer.momentum if isinstance(optimizer, Momentum) else 0.0
     curvature = float(start.sharpness)
+    bounds = loss_bounds_of(config.loss, setup.dataset)
     is_nesterov = optimizer.kind is OptimizerKind.nesterov
     ceiling = None
     if is_plain and curvature > 0:
@@ -210,7 +215,8 @@ def _read(
     return Measurement(
         steps=setup.steps,
         loss=float(row["train_loss"]),
-        chance_loss=_chance_loss(config, setup.dataset),
+        chance_loss=bounds.chance,
+        least_loss=bounds.least,
         loss_after=float(start.losses[1]),
         decrease=float(start.decrease),
         other_loss=float(start.losses[0]),
@@ -277,10 +283,3 @@ def _layer_elements(config: Config) -> float:
     width = config.model.width
     kernel = 9 if config.model.kind in CONVOLUTIONAL else 1
     return math.sqrt(kernel * width * width + width)
-
-
-def _chance_loss(config: Config, dataset: Dataset) -> float | None:
-    if config.loss.kind is not LossKind.cross_entropy or dataset.is_regression:
-        return None
-    entropy = dataset.unigram_entropy if dataset.language else None
-    return chance_loss(dataset.class_counts, entropy)

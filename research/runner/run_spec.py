@@ -40,6 +40,14 @@ NOT_IN_RUN_ID = (
 IN_RUN_ID_IF_SET = ("diagnose.stop", "precision.layers")
 # Settings that do not change the program.
 NOT_IN_PROGRAM = ("name", *REMARKS, "tracker.", "diagnose.")
+# Further settings that all runs of a group have in common, and that what is compiled does not hold.
+NOT_COMPILED = (
+    "train.steps",
+    "train.epochs",
+    "train.eval_every",
+    "checkpoint.",
+    "data.label_noise",
+)
 MAX_LISTED_DIFFERENCES = 3
 
 
@@ -119,7 +127,7 @@ def _identifying_settings(config: Config) -> dict[str, Any]:
 
 
 def group_key(config: Config, *, families: bool = True) -> str:
-    """The hash of what is compiled: runs with the same key differ only in traced numbers.
+    """The hash of what a run group has in common: runs with the same key can be one program call.
 
     Args:
         config: the configuration.
@@ -127,6 +135,32 @@ def group_key(config: Config, *, families: bool = True) -> str:
     """
     if families and has_family(config):
         config = to_family(config)
+    return _hash(_common_settings(config))
+
+
+def program_key(group: Sequence[Config], *, families: bool = True) -> str:
+    """The hash of what is compiled for a run group: groups with the same key share the program.
+
+    Args:
+        group: the configurations of the group.
+        families: whether the members of a family of networks share a program.
+    """
+    config = group[0]
+    room: tuple[int, list[str]] | None = None
+    if families and has_family(config):
+        depth = max(member.model.depth for member in group)
+        room = depth, sorted({member.activation.kind.name for member in group})
+        config = to_family(config)
+    compiled = {}
+    for path, value in _common_settings(config).items():
+        if not path.startswith(NOT_COMPILED):
+            compiled[path] = value
+    is_single_step = config.train.steps == 1  # which is not worth an optimised compilation
+    return _hash([compiled, len(group), room, is_single_step])
+
+
+def _common_settings(config: Config) -> dict[str, Any]:
+    """The settings that the runs of a group have in common, by path."""
     compiled = {}
     for item in iter_fields(config):
         if item.path.startswith(NOT_IN_PROGRAM):
@@ -138,7 +172,7 @@ def group_key(config: Config, *, families: bool = True) -> str:
             compiled[item.path] = to_plain(item.value)
         elif declared.switch:
             compiled[item.path] = item.value > 0
-    return _hash(compiled)
+    return compiled
 
 
 def _hash(value: Any) -> str:

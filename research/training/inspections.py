@@ -1,8 +1,9 @@
 """Slower measurements of a run's state, between steps and on an interval: ``measure.inspect``.
 
 They use float32 arithmetic or wider, the training loss with the batch's statistics, and the
-first training examples in their stored order. Random draws of a loss are those of the next step;
-random draws of outputs are always the same.
+first training examples in their stored order; a batch is the first batch_size of them, unless it is
+said to be the next step's. Random draws of a loss are those of the next step; random draws of
+outputs are always the same.
 """
 
 import dataclasses
@@ -37,7 +38,14 @@ from research.gauges.probes import (
     token_spread,
 )
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
-from research.gauges.table import SIGNAL_GRAD
+from research.gauges.table import (
+    MAX_COMPARED_EXAMPLES,
+    MAX_LANDSCAPE_EXAMPLES,
+    MAX_PROBED_EXAMPLES,
+    MAX_SHARPNESS_EXAMPLES,
+    MAX_TEXTS,
+    SIGNAL_GRAD,
+)
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
@@ -63,13 +71,8 @@ from research.training.optimizers import clip_gradient, make_optimizer, precondi
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState, without_loss_scale
 
-MAX_SHARPNESS_EXAMPLES = 1024  # that sharpness is averaged over, except for full batches
-MAX_COMPARED_EXAMPLES = 256  # whose gradients are compared or recorded one by one
-MAX_PROBED_EXAMPLES = 2048  # of each split, that a linear probe is fitted to and tested on
 NUM_MASKS = 10_000  # random masks that outputs are averaged over
 MASKS_AT_ONCE = 250
-MAX_TEXTS = 64  # whose tokens are looked at one by one
-MAX_LANDSCAPE_EXAMPLES = 512  # that the loss around the weights is averaged over
 SURFACE_COORDINATES = np.linspace(-1, 1, 17)
 NUM_DIRECTIONS = 4  # of the lines on which a surface is measured as well
 INTERPOLATION_COORDINATES = np.linspace(0, 1, 26)
@@ -129,8 +132,11 @@ class Snapshot:
         return ForwardContext(self.hp, train=True, key=key)
 
     @property
-    def first_batch(self) -> Array:
-        """The numbers of the first batch's examples, [B]."""
+    def stored_batch(self) -> Array:
+        """The numbers of the first examples in stored order, as many as a batch has, [B].
+
+        No step trains on them as a batch, except with full batches or streamed data.
+        """
         return jnp.arange(self.spec.batch_size)
 
     def key(self, use: int) -> Array:
@@ -357,9 +363,9 @@ def _input_gradient(snapshot: Snapshot) -> Diagnostics:
 
 
 def _output_change(snapshot: Snapshot) -> Diagnostics:
-    """The root mean square change of the first batch's outputs by one step of gradient descent.
+    """The root mean square change of a batch's outputs by one step of gradient descent on it.
 
-    The step is W − η·∂L/∂W of all weights and token vectors, with that batch's loss L and the run's
+    The step is W − η·∂L/∂W of all weights and token vectors, with the batch's loss L and the run's
     learning rate η, whatever the run's optimizer. Biases, norms' parameters and learned scales
     stay, as in the theory: N of them that act on the residual stream itself would each add the same
     change.
@@ -368,7 +374,7 @@ def _output_change(snapshot: Snapshot) -> Diagnostics:
         Wang et al., DeepNet, 2022, §4.2: the model update.
     """
     params = snapshot.state.params
-    gradient = jax.grad(snapshot.loss(snapshot.first_batch))(params)
+    gradient = jax.grad(snapshot.loss(snapshot.stored_batch))(params)
 
     def descend(
         path: tuple,
@@ -379,7 +385,7 @@ def _output_change(snapshot: Snapshot) -> Diagnostics:
             return old
         return old - snapshot.hp.optimizer.learning_rate * slope
 
-    x = snapshot.inputs(snapshot.first_batch)
+    x = snapshot.inputs(snapshot.stored_batch)
     stepped = jax.tree_util.tree_map_with_path(descend, params, gradient)
     change = snapshot.outputs(stepped, x) - snapshot.outputs(params, x)
     return {"output_change": euclidean(change) / change.size**0.5}
@@ -391,12 +397,12 @@ def _is_kept(path: tuple) -> bool:
 
 
 def _difference_errors(snapshot: Snapshot) -> Diagnostics:
-    """Errors [H] of numerical derivatives of the first batch's loss, along a random direction.
+    """Errors [H] of numerical derivatives of a batch's loss, along a random direction.
 
     The direction is as long as the weights. ``mode_error`` is the difference between the automatic
     derivatives in forward and in reverse mode.
     """
-    loss = snapshot.loss(snapshot.first_batch)
+    loss = snapshot.loss(snapshot.stored_batch)
     flat, restore = ravel_pytree(snapshot.state.params)
     direction = jax.random.normal(snapshot.key(DIRECTION), flat.shape, flat.dtype)
     direction *= euclidean(flat) / euclidean(direction)
@@ -416,7 +422,7 @@ def _difference_errors(snapshot: Snapshot) -> Diagnostics:
 
 
 def _scale_derivative(snapshot: Snapshot) -> Diagnostics:
-    """⟨W, ∂L/∂W⟩ [N] of each layer's weights, and ⟨f, ∂L/∂f⟩ of the first batch's outputs f.
+    """⟨W, ∂L/∂W⟩ [N] of each layer's weights, and ⟨f, ∂L/∂f⟩ of a batch's outputs f.
 
     All are equal where the outputs are linear along each layer's weights (Euler): for rectifiers
     and linear units without biases, norms and shortcuts.
@@ -447,11 +453,11 @@ def _scale_invariance(snapshot: Snapshot) -> Diagnostics:
     weights W.
 
     The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; and ‖2g(2W) −
-    g(W)‖/‖g(W)‖, with g = ∂L/∂W of the first batch's loss and all layers' weights, but not the
+    g(W)‖/‖g(W)‖, with g = ∂L/∂W of a batch's loss and all layers' weights, but not the
     head's, doubled at once (van Laarhoven 2017, §2).
     """
     params = snapshot.state.params
-    gradient = jax.grad(snapshot.loss(snapshot.first_batch))
+    gradient = jax.grad(snapshot.loss(snapshot.stored_batch))
 
     def double(path: tuple, leaf: Array) -> Array:
         is_layer_kernel = path[0].key == "stages" and is_kernel(path)
@@ -656,10 +662,14 @@ def _feature_maps(snapshot: Snapshot) -> Diagnostics:
     }
 
 
+def num_landscape_examples(snapshot: Snapshot) -> int:
+    """How many examples the loss around the weights is that of."""
+    return min(len(snapshot.data["x"]), MAX_LANDSCAPE_EXAMPLES)
+
+
 def landscape_loss(snapshot: Snapshot) -> Callable[[Any], Array]:
     """The training loss of the first 512 examples as a function of the parameters."""
-    examples = min(len(snapshot.data["x"]), MAX_LANDSCAPE_EXAMPLES)
-    return snapshot.loss(jnp.arange(examples))
+    return snapshot.loss(jnp.arange(num_landscape_examples(snapshot)))
 
 
 def initial_params(snapshot: Snapshot) -> Any:
@@ -720,7 +730,7 @@ def _interpolation(snapshot: Snapshot) -> Diagnostics:
 def _coordinate_change(snapshot: Snapshot) -> Diagnostics:
     """How far training has moved each signal and the outputs, as root mean squares over elements.
 
-    ``coordinate_change`` [N+1] is that of h_l(θ) − h_l(θ_0) on the first batch, with the initial
+    ``coordinate_change`` [N+1] is that of h_l(θ) − h_l(θ_0) on one batch, with the initial
     weights θ_0; ``output_coordinate_change`` is that of the outputs. In a parametrization that
     transfers, they do not depend on width and depth. Nothing is drawn at random in the network, and
     batch norm uses its running statistics. Cost: four forward passes of a batch.
@@ -728,7 +738,7 @@ def _coordinate_change(snapshot: Snapshot) -> Diagnostics:
     References:
         Yang et al., Tensor programs V, 2021, §D.1: the coordinate check.
     """
-    x = snapshot.inputs(snapshot.first_batch)
+    x = snapshot.inputs(snapshot.stored_batch)
     ctx = ForwardContext(snapshot.hp, train=False)
 
     def signals_and_outputs(params: Any) -> list[Array]:
@@ -839,7 +849,7 @@ def _stream_mixing(snapshot: Snapshot) -> Diagnostics:
 
 
 def _clipping(snapshot: Snapshot) -> Diagnostics:
-    """The norm of the first batch's gradient before and after clipping, and their cosine.
+    """The norm of a batch's gradient before and after clipping, and their cosine.
 
     Where ``optimizer.clip`` is none, nothing changes. Cost: a backward pass of one batch.
 
@@ -848,7 +858,7 @@ def _clipping(snapshot: Snapshot) -> Diagnostics:
         Algorithm 1.
     """
     params = snapshot.state.params
-    gradient = jax.grad(snapshot.loss(snapshot.first_batch))(params)
+    gradient = jax.grad(snapshot.loss(snapshot.stored_batch))(params)
     clipped = clip_gradient(snapshot.hp.optimizer, gradient, params)
     raw, _ = ravel_pytree(gradient)
     bounded, _ = ravel_pytree(clipped)

@@ -9,7 +9,7 @@ from research.config.options import STOP_KINDS
 from research.diagnosis import findings
 from research.diagnosis.advice import Situation, advise
 from research.diagnosis.findings import KINDS, Finding, Remedy, Severity, order_findings
-from research.diagnosis.observed import Divergence, Observed, chance_loss
+from research.diagnosis.observed import Divergence, Observed, loss_bounds
 from research.diagnosis.training_findings import (
     RunContext,
     describe_divergence,
@@ -75,11 +75,115 @@ def test_the_present_value_stands_behind_its_own_setting():
 
 
 def test_chance_is_the_entropy_of_the_classes():
-    assert chance_loss([5] * 10, None) == pytest.approx(LN_10)
-    assert chance_loss([9, 1], None) == pytest.approx(0.325, abs=1e-3)
-    assert chance_loss(None, 3.0) == 3.0
-    assert chance_loss(None, None) is None
-    assert chance_loss([7], None) is None
+    assert loss_bounds([5] * 10, 10).chance == pytest.approx(LN_10)
+    assert loss_bounds([9, 1], 2).chance == pytest.approx(0.325, abs=1e-3)
+    assert loss_bounds(None, 2).chance is None
+    assert loss_bounds([7, 0], 2).chance is None
+    assert loss_bounds([9, 1], 2).least == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("counts", [[1697, 103], [40, 0, 7, 3], [5] * 10])
+def test_chance_is_the_best_constant_prediction_and_nothing_is_below_the_least_loss(
+    counts, smoothing
+):
+    classes = len(counts)
+    targets = (1 - smoothing) * np.eye(classes) + smoothing / classes
+    shares = np.array(counts) / np.sum(counts)
+
+    def losses_of(prediction):
+        """Cross-entropy of each class's target; nothing where the target is zero."""
+        with np.errstate(divide="ignore"):
+            logarithms = np.log(prediction)
+        return -np.sum(targets * np.where(targets > 0, logarithms, 0), axis=-1)
+
+    bounds = loss_bounds(counts, classes, smoothing)
+
+    best = shares @ targets
+    occurring = shares > 0
+    assert bounds.chance == pytest.approx(shares[occurring] @ losses_of(best)[occurring])
+    assert bounds.least == pytest.approx(losses_of(targets)[0])
+    unsmoothed = -np.sum(shares[occurring] * np.log(shares[occurring]))
+    assert bounds.class_entropy == pytest.approx(unsmoothed)
+    generator = np.random.default_rng(0)
+    for other in generator.dirichlet(np.ones(classes), 100):
+        assert shares[occurring] @ losses_of(other)[occurring] > bounds.chance
+        assert losses_of(other).min() >= bounds.least
+
+
+SMOOTHED = loss_bounds([5] * 10, 10, 0.3)
+
+
+@pytest.mark.parametrize("name", ["plateau", "lost", "spike", "slow", "fitted", "falling"])
+def test_label_smoothing_shifts_the_losses_and_not_what_is_found(name):
+    generator = np.random.default_rng(0)
+    losses = {
+        "plateau": np.full(150, 0.99),
+        "lost": np.concatenate([np.linspace(1, 0.6, 100), np.ones(100)]),
+        "spike": np.concatenate([np.linspace(1, 0.1, 200), [4.0], np.full(100, 0.1)]),
+        "slow": fading(0.3, 1.7) / LN_10,
+        "fitted": np.geomspace(1, 1e-3, 200),
+        "falling": np.geomspace(1, 0.2, 200) + 0.01 * generator.standard_normal(200),
+    }[name]
+
+    def find_with(bounds):
+        learnable = bounds.chance - bounds.least
+        metrics = columns(len(losses), train_loss=bounds.least + learnable * losses)
+        observed = Observed(
+            metrics,
+            chance_loss=bounds.chance,
+            least_loss=bounds.least,
+            class_entropy=bounds.class_entropy,
+        )
+        return find_training_findings(RunContext(observed, {}))
+
+    plain = find_with(loss_bounds([5] * 10, 10))
+    smoothed = find_with(SMOOTHED)
+    assert [finding.kind for finding in smoothed] == [finding.kind for finding in plain]
+    assert [finding.first_step for finding in smoothed] == [each.first_step for each in plain]
+    assert [finding.severity for finding in smoothed] == [each.severity for each in plain]
+    assert bool(plain) == (name != "falling")
+
+
+def test_a_fitted_loss_is_said_with_the_least_one_of_its_label_smoothing():
+    bounds = loss_bounds([1697, 103], 2, 0.2)
+    metrics = columns(150, train_loss=np.geomspace(0.5, 1e-4, 150) + bounds.least)
+    observed = Observed(metrics, chance_loss=bounds.chance, least_loss=bounds.least)
+    (finding,) = find_training_findings(RunContext(observed, {}))
+    assert finding.text == (
+        "the training loss is 0.3252, and the least possible with label smoothing 0.3251, so "
+        "little is left to learn."
+    )
+
+
+@pytest.mark.parametrize(("end", "kinds"), [(0.415, []), (0.333, ["overfitting"])])
+def test_a_held_out_loss_is_compared_with_the_training_loss_less_its_label_smoothing(end, kinds):
+    bounds = loss_bounds([1697, 103], 2, 0.2)
+    rising = np.linspace(0.3, 0.15, 90) + (np.arange(90) > 60) * 0.15
+    metrics = columns(90, train_loss=np.full(90, end), eval_loss=rising)
+    observed = Observed(
+        metrics,
+        chance_loss=bounds.chance,
+        least_loss=bounds.least,
+        class_entropy=bounds.class_entropy,
+    )
+    found = find_training_findings(RunContext(observed, {}))
+    assert [finding.kind.name for finding in found] == kinds
+    assert all("with label smoothing 0.325" in finding.text for finding in found)
+
+
+def test_a_constant_prediction_of_unequal_classes_is_not_learning_with_label_smoothing():
+    bounds = loss_bounds([1697, 103], 2, 0.2)
+    metrics = columns(150, train_loss=np.full(150, 0.4169), train_accuracy=np.full(150, 0.943))
+    observed = Observed(
+        metrics,
+        chance_loss=bounds.chance,
+        least_loss=bounds.least,
+        class_entropy=bounds.class_entropy,
+    )
+    (finding,) = find_training_findings(RunContext(observed, {}))
+    assert finding.kind is findings.NOT_LEARNING
+    assert "0.4169, and that of chance is 0.4153" in finding.text
 
 
 def columns(count, **values):

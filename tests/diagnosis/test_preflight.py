@@ -207,6 +207,7 @@ def test_json_has_stable_keys():
         "lost",
         "loss",
         "chance_loss",
+        "least_loss",
         "loss_after",
         "other_loss",
         "decrease",
@@ -220,3 +221,29 @@ def test_the_formula_of_the_ceiling_is_that_of_the_momentum():
     nesterov = str(predict_training(measurement(is_nesterov=True)))
     assert "its ceiling 2(1 + β)/λ is 2" in plain
     assert "its ceiling 2(1 + β)/((1 + 2β)λ) is 2" in nesterov
+
+
+@pytest.mark.parametrize("has_trial", [False, True])
+def test_features_count_losses_from_the_least_possible_one(has_trial):
+    trial = np.linspace(2.4, 1.5, 11) if has_trial else None
+    least = 0.7
+    plain = measurement(trial=trial, decrease=0.002)
+    shifted = dataclasses.replace(
+        plain,
+        loss=plain.loss + least,
+        chance_loss=math.log(10) + least,
+        loss_after=plain.loss_after + least,
+        trial=None if trial is None else trial + least,
+        least_loss=least,
+    )
+    assert measure_features(shifted) == pytest.approx(measure_features(plain))
+    assert measure_features(plain)["slow"] > 0
+
+
+def test_what_is_needed_can_be_reached_with_label_smoothing():
+    """Of two classes of 94 and 6 %, smoothed by 0.2, the losses of chance and the least one."""
+    fitted = measurement(loss=0.329, chance_loss=0.4153, least_loss=0.3251, trial=np.full(9, 0.33))
+    features = measure_features(fitted)
+    assert features["stalled"] == 0
+    assert features["start"] == 0
+    assert features["trial"] < 0.1

@@ -23,10 +23,12 @@ def test_a_loss_is_in_nats_only_where_it_is_a_cross_entropy(kind, label, tmp_pat
         surface=1 + coordinates[:, None] ** 2 + coordinates**2,
         lines=1 + np.tile(coordinates**2, (4, 1)),
         interpolation=np.linspace(2, 1, 26),
+        num_examples=512,
         between=None,
     )
     figure = draw_landscape(landscape, BY_NAME["train_loss"].heading([run]))
     assert [axes.get_ylabel() for axes in figure.axes[1:]] == [label, label]
+    assert figure.get_supxlabel() == "loss of the first 512 training examples in stored order"
 
 
 @pytest.mark.parametrize(("end", "knows_jumps"), [(4, False), (5, True)])

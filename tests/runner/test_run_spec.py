@@ -9,8 +9,9 @@ import pytest
 from research.config.data_options import FolderData, ImageData
 from research.config.options import FullyConnected, Train
 from research.config.schema import Config
+from research.diagnosis.prediction import config_from_settings, with_change
 from research.runner.run_setup import make_run_setup
-from research.runner.run_spec import RunSpec, group_key, read_ended
+from research.runner.run_spec import RunSpec, group_key, program_key, read_ended
 
 
 @pytest.fixture
@@ -105,3 +106,51 @@ def test_runs_that_do_not_share_a_program_are_not_trained_as_one():
 
     setup = make_run_setup(Config(), Config(seed=3))
     assert setup.hp.seed.tolist() == [0, 3]
+
+
+def compile_key(*changes, **options):
+    """The key of the program of runs that are trained together."""
+    return program_key(
+        [config_from_settings(with_change({}, change)) for change in changes], **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("train.steps=10", "train.steps=20"),
+        ("train.epochs=1", "train.epochs=3"),
+        ("train.steps=9 train.eval_every=2", "train.steps=9 train.eval_every=3"),
+        ("checkpoint.every=1", "checkpoint.every=2"),
+        ("seed=0", "seed=1"),
+        ("skip=none", "skip=identity"),
+        ("model.dropout=0.1", "model.dropout=0.2"),
+        ("data.label_noise=0", "data.label_noise=0.5"),
+    ],
+)
+def test_runs_that_differ_in_arguments_of_the_program_are_one_program(first, second):
+    assert compile_key(first) == compile_key(second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("model.depth=2", "model.depth=4"),  # one after the other; as a group they are one
+        ("activation=tanh", "activation=relu"),
+        ("model.width=8", "model.width=16"),
+        ("model.dropout=0", "model.dropout=0.1"),
+        ("train.input_noise=0", "train.input_noise=0.1"),
+        ("train.steps=1", "train.steps=2"),
+    ],
+)
+def test_runs_that_are_compiled_otherwise_are_two_programs(first, second):
+    assert compile_key(first) != compile_key(second)
+
+
+def test_groups_of_other_sizes_or_room_are_two_programs():
+    assert compile_key("seed=0") != compile_key("seed=0", "seed=1")
+    assert compile_key("model.depth=2", "model.depth=4") == compile_key(
+        "model.depth=4", "model.depth=3"
+    )
+    without = {"families": False}
+    assert compile_key("skip=none", **without) != compile_key("skip=identity", **without)

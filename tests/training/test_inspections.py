@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose
 
 from research.config import options
 from research.gauges.curvature import mean_cosine
-from research.training.inspections import INSPECTIONS
+from research.gauges.table import DIAGNOSTICS
+from research.training.inspections import INSPECTIONS, inspect_snapshot
 from research.training.objective import make_objective
 from research.training.precision import precision_context
 from research.training.program import make_program
@@ -500,3 +501,55 @@ def test_a_run_in_few_bits_is_inspected_in_float32():
         assert value.dtype == np.float32
     # The weights are rounded to eight bits.
     assert found["sharpness"] == pytest.approx(exact["sharpness"], rel=0.1)
+
+
+READ_EXAMPLES = {
+    "sharpness": 1024,
+    "output_change": BATCH_SIZE,
+    "scale_derivative": BATCH_SIZE,
+    "layer_cosine": BATCH_SIZE,
+    "unclipped_norm": BATCH_SIZE,
+    "coordinate_change": BATCH_SIZE,
+    "central_difference_error": BATCH_SIZE,
+    "gradient_correlation": 256,
+    "input_gradient": 256,
+    "gradient_variance": 256,
+    "representation": 256,
+    "interpolation_loss": 512,
+    "surface_loss": 512,
+    "hessian_eigenvalues": 512,
+    "class_spread": 2048,
+    "jacobian_spectrum": 1,
+}
+"""How many training examples, the first in stored order, a diagnostic is of."""
+
+
+@pytest.mark.parametrize("name", READ_EXAMPLES)
+def test_the_table_says_of_how_many_stored_examples_a_diagnostic_is(name):
+    (meaning,) = [each.meaning for each in DIAGNOSTICS if each.name == name]
+    count = READ_EXAMPLES[name]
+    in_words = {BATCH_SIZE: "first train.batch_size training", 1: "first stored training"}
+    assert in_words.get(count, f"first {count:,} training examples in stored order") in meaning
+
+
+def test_a_diagnostic_is_of_as_many_stored_examples_as_the_table_says():
+    expensive = ("hessian_spectrum", "loss_surface")  # which share a loss with interpolation
+    inspections = {each.inspection for each in DIAGNOSTICS if each.name in READ_EXAMPLES}
+    inspections.difference_update(expensive)
+    with precision_context("float64"):
+        _, snapshot = inspect_network(depth=1, width=2, batch_size=BATCH_SIZE, activation="tanh")
+        data = make_data(2100)
+        x = np.asarray(data["x"], np.float64)
+
+        @quick
+        def inspect(x):
+            changed = dataclasses.replace(snapshot, data={**data, "x": x})
+            return inspect_snapshot(changed, sorted(inspections))
+
+        for count in sorted(set(READ_EXAMPLES.values())):
+            # Every diagnostic of at most so many examples is blind to the later ones.
+            after = inspect(jnp.asarray(x).at[count:].set(jnp.nan))
+            at_last = inspect(jnp.asarray(x).at[count - 1 :].set(jnp.nan))
+            for name in [name for name in after if READ_EXAMPLES.get(name) == count]:
+                assert np.isfinite(after[name]).all(), name
+                assert not np.isfinite(at_last[name]).all(), name
