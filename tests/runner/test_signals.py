@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import weakref
 
 import jax
 import pytest
@@ -11,6 +12,14 @@ from research.parallel import processes
 from research.parallel.errors import JoinInterrupted
 from research.runner.signals import importing, terminable, uninterrupted
 
+WAIT_FOR_EVER = """
+import threading
+from research.runner import signals
+signals.SECONDS_TO_END = 0.1
+threading.Thread(target=threading.Event().wait).start()
+print("written")
+signals.end_process(1)
+"""
 STOP_AT_ONCE = """
 import os, signal, time
 from research.runner.signals import importing, terminable, uninterrupted
@@ -81,6 +90,24 @@ def test_a_signal_where_python_drops_exceptions_is_not_lost():
     with pytest.raises(KeyboardInterrupt), terminable():
         _xla_gc_callback()
         threading.Event().wait(60)
+
+
+def test_a_signal_in_a_callback_of_a_weak_reference_is_not_lost(capsys):
+    target = threading.Event()
+    reference = weakref.ref(target, lambda _: send())
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        del target
+        threading.Event().wait(60)
+
+    assert reference() is None
+    assert capsys.readouterr().err == ""
+
+
+def test_after_an_interrupt_a_thread_that_never_ends_is_not_waited_for(process):
+    ended = process("-c", WAIT_FOR_EVER)
+    out, err = ended.communicate(timeout=60)
+    assert (ended.returncode, out, err) == (1, "written\n", "")
 
 
 def test_with_nohup_a_closed_terminal_does_not_matter():
