@@ -1,7 +1,9 @@
 """``fathom reproduce``: trains experiments, then draws their figures and tests their claims."""
 
+import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from research.cli import train
 from research.config.errors import UsageError, explain
 from research.reporting.tables import console
 from research.reproduce import experiments, results, tables
+from research.reproduce.code import check_code
 from research.runner.session import Session
 
 # Settings that decide where an experiment is trained and recorded, and change no number.
@@ -40,7 +43,8 @@ def main(words: Sequence[str], scale: str) -> int:
     """Reproduces the named experiments one after the other; returns the greatest exit code.
 
     Raises:
-        ValueError: no experiment is named, one does not exist, or an override would change it.
+        ValueError: no experiment is named, one does not exist, there is a mistake in the code of
+            one, or an override would change it.
     """
     overrides = [word for word in words if "=" in word]
     chosen = _choose_experiments([word for word in words if "=" not in word], scale)
@@ -48,6 +52,8 @@ def main(words: Sequence[str], scale: str) -> int:
     if not chosen:
         known = ", ".join(experiments.experiment_names(scale))
         raise ValueError(f"reproduce what? one or several of {known}, or lessons, or all")
+    for name in chosen:
+        check_code(name)
     if overrides:
         _check_composed(chosen[0], overrides)
     if len(chosen) > 1:
@@ -153,6 +159,8 @@ def _reproduce_or_report(key: str, overrides: Sequence[str]) -> ReproductionResu
     except UsageError as error:  # its message has been printed
         return ReproductionResult(int(str(error.code)))
     except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
         print(f"fathom: {explain(error)}", file=sys.stderr)
         return ReproductionResult(2)
 
