@@ -24,7 +24,7 @@ from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
-from research.runner.signals import RunsInterrupted, uninterrupted
+from research.runner.signals import RunsInterrupted, delayed, uninterrupted
 from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, copy_to_host
 from research.training.layer_params import trim_layers
 from research.training.program import Metrics
@@ -336,7 +336,8 @@ class RunGroup:
             checkpoints.append((writer.checkpoints, checkpoint))
 
         self._for_each_run(add_checkpoint)
-        self._checkpoint_writer.write(checkpoints)
+        with delayed():  # the first ones start a thread
+            self._checkpoint_writer.write(checkpoints)
 
     def _for_each_run(self, act: Callable[[RunWriter], None]) -> None:
         """Calls ``act`` for each run that has not ended; closes it where it raises or diverges."""

@@ -175,6 +175,23 @@ def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def delayed() -> Iterator[None]:
+    """Lets a short body end before a signal has its effect, which is then that of any moment.
+
+    An exception in the middle of starting a thread of a pool would leave a thread that the pool
+    does not know. It would never end, and neither would the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    with _handled_by(lambda number, _: received.append(number)):
+        yield
+    for number in received:
+        os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Lets the body write what was measured before a signal has an effect.
 

@@ -4,14 +4,16 @@ import os
 import signal
 import threading
 import weakref
+from pathlib import Path
 
 import jax
 import pytest
 
 from research.parallel import processes
 from research.parallel.errors import JoinInterrupted
-from research.runner.signals import importing, terminable, uninterrupted
+from research.runner.signals import delayed, importing, terminable, uninterrupted
 
+START_CHECKPOINT = Path(__file__).parent / "start_checkpoint.py"
 WAIT_FOR_EVER = """
 import threading
 from research.runner import signals
@@ -81,6 +83,39 @@ def test_modules_are_imported_before_a_signal_has_an_effect(number):
         done.append("imported")
 
     assert done == ["imported"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_thread_is_started_before_a_signal_has_its_effect(number):
+    done = []
+
+    with pytest.raises(KeyboardInterrupt), terminable(), delayed():
+        send(number)
+        send(number)
+        done.append("started")
+
+    assert done == ["started"]
+
+
+def test_a_signal_while_a_thread_starts_is_deferred_as_any_other():
+    with pytest.raises(KeyboardInterrupt), terminable(), processes.defer_signals():
+        with delayed():
+            send()
+        is_deferred = processes.is_interrupted()
+
+    assert is_deferred
+
+
+@pytest.mark.slow
+def test_two_interrupts_while_the_thread_of_checkpoints_starts_end_the_process(workplace, process):
+    network = ["model.depth=2", "model.width=8", "data=noise", "tracker=none"]
+    settings = ["train.steps=100000", "checkpoint.every=1e-3"]
+
+    ended = process(START_CHECKPOINT, "train", *network, *settings)
+    _, err = ended.communicate(timeout=300)
+
+    assert ended.returncode == 1
+    assert err.splitlines()[-1] == "fathom: interrupted; what was measured is written"
 
 
 def test_a_signal_where_python_drops_exceptions_is_not_lost():
