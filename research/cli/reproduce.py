@@ -10,6 +10,7 @@ from pathlib import Path
 
 from research.cli import train
 from research.config.errors import UsageError, explain
+from research.config.wording import shell_command
 from research.reporting.tables import console
 from research.reproduce import experiments, results, tables
 from research.reproduce.code import check_code
@@ -119,12 +120,12 @@ def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
         path, _, value = override.partition("=")
         if path == "experiment":
             raise ValueError(
-                f"{override} is not how it is named: fathom reproduce {value or 'NAME'}"
+                f"{override} is not how it is named: {shell_command('reproduce', value or 'NAME')}"
             )
         if not override.startswith(ALLOWED_OVERRIDES):
             raise ValueError(
                 f"{override} would make it another experiment: "
-                f"fathom train -m experiment=NAME {override}"
+                f"{shell_command('train', '-m', 'experiment=NAME', override)}"
             )
         if override.startswith(DIRECTORY_OVERRIDES) and num_experiments > 1:
             raise ValueError(
