@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from research.cli.reproduce import DIRECTORY_OVERRIDES, experiment_directory
 from research.reporting.json_output import print_json
 from research.reproduce import experiments, results
+from research.reproduce.code import check_code
 
 
 def main(
@@ -21,8 +22,8 @@ def main(
         json: whether JSON is printed instead of tables.
 
     Raises:
-        ValueError: no experiment is named, one does not exist, its records are incomplete, or an
-            override is something else than their folder.
+        ValueError: no experiment is named, one does not exist, there is a mistake in its code, its
+            records are incomplete, or an override is something else than their folder.
     """
     overrides = [word for word in words if "=" in word]
     names = [word for word in words if "=" not in word]
@@ -34,6 +35,8 @@ def main(
     _check_overrides(overrides)
     if overrides and len(chosen) > 1:
         raise ValueError(f"{overrides[0]} is the folder of one experiment, got {len(chosen)}")
+    for name in chosen:
+        check_code(name)
     exit_code = 0
     tested = []
     for name in chosen:

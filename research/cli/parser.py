@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from research import __version__
 from research.config.suggestions import COMMAND_SYNONYMS, format_suggestion
+from research.config.wording import shell_command
 
 
 class Option(NamedTuple):
@@ -290,7 +291,7 @@ def check_command(arguments: Sequence[str]) -> None:
         return
     if "=" in word or word in TRAIN_OPTIONS:
         raise ValueError(
-            f"there is no command {word}; did you mean fathom train {' '.join(arguments)}?"
+            f"there is no command {word}; did you mean {shell_command('train', *arguments)}?"
         )
     if word.startswith("-"):
         hint = format_suggestion(word, LONG_OPTIONS, OPTION_SYNONYMS)

@@ -1,15 +1,19 @@
 """``fathom reproduce``: trains experiments, then draws their figures and tests their claims."""
 
+import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from research.cli import train
 from research.config.errors import UsageError, explain
+from research.config.wording import shell_command
 from research.reporting.tables import console
 from research.reproduce import experiments, results, tables
+from research.reproduce.code import check_code
 from research.runner.session import Session
 
 # Settings that decide where an experiment is trained and recorded, and change no number.
@@ -40,7 +44,8 @@ def main(words: Sequence[str], scale: str) -> int:
     """Reproduces the named experiments one after the other; returns the greatest exit code.
 
     Raises:
-        ValueError: no experiment is named, one does not exist, or an override would change it.
+        ValueError: no experiment is named, one does not exist, there is a mistake in the code of
+            one, or an override would change it.
     """
     overrides = [word for word in words if "=" in word]
     chosen = _choose_experiments([word for word in words if "=" not in word], scale)
@@ -48,6 +53,8 @@ def main(words: Sequence[str], scale: str) -> int:
     if not chosen:
         known = ", ".join(experiments.experiment_names(scale))
         raise ValueError(f"reproduce what? one or several of {known}, or lessons, or all")
+    for name in chosen:
+        check_code(name)
     if overrides:
         _check_composed(chosen[0], overrides)
     if len(chosen) > 1:
@@ -113,12 +120,12 @@ def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
         path, _, value = override.partition("=")
         if path == "experiment":
             raise ValueError(
-                f"{override} is not how it is named: fathom reproduce {value or 'NAME'}"
+                f"{override} is not how it is named: {shell_command('reproduce', value or 'NAME')}"
             )
         if not override.startswith(ALLOWED_OVERRIDES):
             raise ValueError(
                 f"{override} would make it another experiment: "
-                f"fathom train -m experiment=NAME {override}"
+                f"{shell_command('train', '-m', 'experiment=NAME', override)}"
             )
         if override.startswith(DIRECTORY_OVERRIDES) and num_experiments > 1:
             raise ValueError(
@@ -153,6 +160,8 @@ def _reproduce_or_report(key: str, overrides: Sequence[str]) -> ReproductionResu
     except UsageError as error:  # its message has been printed
         return ReproductionResult(int(str(error.code)))
     except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
         print(f"fathom: {explain(error)}", file=sys.stderr)
         return ReproductionResult(2)
 

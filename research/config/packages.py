@@ -15,6 +15,12 @@ EXTRA_OF_PACKAGE = {
     "trackio": "trackio",
     "mlflow": "mlflow",
 }
+# Packages that come with Fathom, as they are imported.
+REQUIRED_PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "hydra", "omegaconf", "wandb", "tensorflow_datasets"),
+    *("importlib_resources", "array_record", "orbax", "grain", "PIL", "sklearn", "numpy", "scipy"),
+    *("joblib", "pyarrow", "matplotlib", "plotly", "rich", "jaxtyping"),
+)
 PACKAGE_OF_SWEEPER = {"optuna": "optuna"}
 PACKAGE_OF_LAUNCHER = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 PACKAGE_OF_TRACKER = {"tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow"}
@@ -24,7 +30,7 @@ OWN_PACKAGES = ("research", "fathom", "hydra_plugins")
 
 
 def describe_missing_package(name: str) -> str:
-    """The line for a package of an extra, or one that Fathom always needs, that is not installed.
+    """The line for a package that is not installed, with what installs it if Fathom needs it.
 
     Args:
         name: the name of the package or of a module in it.
@@ -33,7 +39,11 @@ def describe_missing_package(name: str) -> str:
     if package in EXTRA_OF_PACKAGE:
         extra = EXTRA_OF_PACKAGE[package]
         return f"{package} is not installed: pip install 'fathom-gradients[{extra}]'"
-    return f"{package} is not installed: pip install fathom-gradients installs what Fathom needs"
+    if package in REQUIRED_PACKAGES:
+        return (
+            f"{package} is not installed: pip install fathom-gradients installs what Fathom needs"
+        )
+    return f"the module {package} is not installed, and Fathom does not bring it"
 
 
 def is_foreign(module: str | None) -> bool:

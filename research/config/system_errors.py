@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 OTHER_PLACE = (
     "start in another directory, or choose one with hydra.run.dir=FOLDER "
@@ -42,6 +43,15 @@ def explain_system_error(error: BaseException) -> str | None:
     return None
 
 
+def describe_in_way(place: str | bytes | Path) -> str:
+    """The line for a file, or a link that leads nowhere, where there should be a directory."""
+    path = Path(os.fsdecode(place))
+    if path.is_symlink() and not path.exists():
+        target = os.readlink(path)
+        return f"{path} is a link to {target}, which does not exist: create that or remove the link"
+    return f"{path} is in the way, because it is no directory: move or remove it"
+
+
 def _explain_os_error(error: OSError) -> str | None:
     advice = MACHINE_ERRORS.get(error.errno or 0)
     if isinstance(error, PermissionError) and _can_be_read(error.filename):
@@ -51,10 +61,10 @@ def _explain_os_error(error: OSError) -> str | None:
         place = f"{error.filename} cannot be written: " if error.filename else ""
         return f"{place}{reason}; {advice}"
     if isinstance(error, FileExistsError) and error.filename:
-        return f"{error.filename} is in the way, because it is no directory: move or remove it"
+        return describe_in_way(error.filename)
     blocking = _find_file_in_way(error)
     if blocking:
-        return f"{blocking} is in the way, because it is no directory: move or remove it"
+        return describe_in_way(blocking)
     if error.filename:
         return f"cannot open {error.filename}: {error.strerror}"
     if isinstance(error, FileNotFoundError):

@@ -1,5 +1,6 @@
 """Words of messages: lists and numbers as they are written in a sentence."""
 
+import shlex
 from collections.abc import Sequence
 
 
@@ -26,3 +27,12 @@ def format_steps(start: int, end: int) -> str:
     ('steps 3–5', 'step 3')
     """
     return f"step {start}" if start == end else f"steps {start}–{end}"
+
+
+def shell_command(*words: str) -> str:
+    """The command ``fathom`` with these words, quoted where a shell would change them.
+
+    >>> shell_command("train", "-m", "seed=range(0,3)", "skip=none,identity")
+    "fathom train -m 'seed=range(0,3)' skip=none,identity"
+    """
+    return shlex.join(["fathom", *words])

@@ -45,6 +45,7 @@ FIGURE_FORMATS = {
 OTHER_FORMATS = (
     *(".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".bmp"),
     *(".html", ".md", ".txt", ".csv", ".json", ".tex", ".ps", ".pgf"),
+    *(".docx", ".doc", ".pptx", ".ppt", ".xlsx", ".odt", ".odp", ".svgz", ".emf", ".heic"),
 )
 
 

@@ -1,11 +1,11 @@
 """What ``fathom remedy`` has tried for a run: a table, and a sentence for ``fathom show``."""
 
-import shlex
 from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from research.config.wording import shell_command
 from research.records.runs import Run
 from research.records.tried import Tried, TriedChange, half_width
 from research.reporting.tables import VERDICT_COLOURS, format_number
@@ -67,4 +67,4 @@ def command_to_copy(run: Run, change: TriedChange) -> str:
         if path != "name":
             changed[path] = value
     words = [f"{path}={value}" for path, value in changed.items()]
-    return f"fathom train {shlex.join(words)}"
+    return shell_command("train", *words)

@@ -15,6 +15,7 @@ import yaml
 from research.config.arguments import naming_option
 from research.config.schema import iter_declared, setting_paths
 from research.config.suggestions import SETTING_SYNONYMS, format_suggestion
+from research.config.system_errors import describe_in_way
 from research.config.validation import choices_of
 from research.config.yaml_files import parse_yaml
 from research.diagnosis.findings import HEALTHY, KINDS
@@ -153,7 +154,7 @@ def is_condition(word: str) -> bool:
 def describe_no_runs(root: Path) -> str:
     """Why no run was found in a folder: none of them can be read, or there is none."""
     if _is_in_way(root):
-        return f"{root.absolute()} is in the way, because it is no directory: move or remove it"
+        return describe_in_way(root.absolute())
     if find_runs(root):
         return f"no run under {root.absolute()} can be read"
     return f"there are no runs under {root.absolute()}; fathom train makes one"

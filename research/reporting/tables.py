@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from research.config.wording import pluralize
+from research.config.wording import pluralize, shell_command
 from research.diagnosis.findings import DEAD, EXPLODING, VANISHING, LayerRange
 from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
@@ -133,8 +133,12 @@ def print_run(info: Mapping[str, Any]) -> None:
         title, _, explanation = verdict["sentence"].partition(":")
         colour = VERDICT_COLOURS.get(verdict.get("kind") or "", "")
         out.print(Text(f"{title}:", colour) + Text(explanation), soft_wrap=True)
-    directory = escape(str(info["directory"]))
-    out.print(f"record: {directory}   show it again: fathom show {directory}", soft_wrap=True)
+    directory = str(info["directory"])
+    command = shell_command("show", directory)
+    out.print(
+        f"record: {escape(directory)}   show it again: {escape(command)}",
+        soft_wrap=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.markup import escape
 
 from research.records.record import write_json
@@ -13,7 +14,8 @@ from research.records.runs import find_runs
 from research.reporting.figures import FIGURE_FORMATS, save_figure, style
 from research.reporting.tables import console
 from research.reproduce.claims import Claim
-from research.reproduce.experiments import finished_runs, load_module, source_folder
+from research.reproduce.code import call_code
+from research.reproduce.experiments import finished_runs, source_folder
 from research.reproduce.tables import claims_table
 
 TRACKER_SETTINGS = ("dir", "project", "entity")
@@ -66,14 +68,33 @@ def results_object(key: str, directory: Path) -> dict[str, Any]:
 
 def _write_results(key: str, directory: Path) -> list[Claim]:
     runs = finished_runs(key, directory)
-    claims_module = load_module(key, "claims")
-    figure_module = load_module(key, "figure")
-    claims = claims_module.claims(runs)
+    claims = call_code(key, "claims", runs)
+    _check_claims(key, claims)
     with style():
-        figure = figure_module.figure(runs)
+        figure = call_code(key, "figure", runs)
+        if not isinstance(figure, Figure):
+            kind = type(figure).__name__
+            raise ValueError(
+                f"figure(runs) of {key} must return a figure of matplotlib, got {kind}"
+            )
         save_figure(figure, directory, "figure")
     write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
     return claims
+
+
+def _check_claims(key: str, claims: Any) -> None:
+    """Checks what the function ``claims`` of an experiment returned.
+
+    Raises:
+        ValueError: it is no list of claims.
+    """
+    items = claims if isinstance(claims, list | tuple) else [claims]
+    for item in items:
+        if not isinstance(item, Claim):
+            kind = type(item).__name__
+            raise ValueError(f"claims(runs) of {key} must return a list of claims, got {kind}")
+    if items is not claims:
+        raise ValueError(f"claims(runs) of {key} must return a list of claims, got one claim")
 
 
 def _read_current_claims(key: str, directory: Path) -> list[Claim]:

@@ -16,6 +16,7 @@ from research.config.errors import explain
 from research.data.notices import notify
 from research.diagnosis.findings import HEALTHY
 from research.parallel.processes import broadcast_arrays, is_primary
+from research.records.runs import ENDED
 from research.records.trackers import TrackerReports
 from research.records.trackers.service import stop_service
 from research.runner.progress import Progress
@@ -23,7 +24,7 @@ from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
-from research.runner.signals import RunsInterrupted, uninterrupted
+from research.runner.signals import RunsInterrupted, delayed, uninterrupted
 from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, copy_to_host
 from research.training.layer_params import trim_layers
 from research.training.program import Metrics
@@ -179,9 +180,16 @@ class RunGroup:
             error = result.get("error")
             if isinstance(error, Exception):
                 return f", and not everything could be written: {explain(error) or error}"
-        if not self._has_started:
+        statuses = [writer.record.info.get("status") for writer in self._closed]
+        if statuses and all(status in ENDED for status in statuses):
+            return " after the last step; what was measured is written"
+        if self._has_started:
+            return "; what was measured is written"
+        num_recorded = max(result.get("steps") or 0 for result in self.results)
+        if not num_recorded:
             return " before the first step"
-        return "; what was measured is written"
+        of_each = " of each run" if len(self.results) > 1 else ""
+        return f" before the first new step; {num_recorded} steps{of_each} are recorded"
 
     def _release_runs(self) -> None:
         """Waits for the trackers of all runs, which close their runs at the same time."""
@@ -328,7 +336,8 @@ class RunGroup:
             checkpoints.append((writer.checkpoints, checkpoint))
 
         self._for_each_run(add_checkpoint)
-        self._checkpoint_writer.write(checkpoints)
+        with delayed():  # the first ones start a thread
+            self._checkpoint_writer.write(checkpoints)
 
     def _for_each_run(self, act: Callable[[RunWriter], None]) -> None:
         """Calls ``act`` for each run that has not ended; closes it where it raises or diverges."""

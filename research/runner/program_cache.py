@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from research.config.paths import find_home
+from research.data.notices import notify_once
 
 # What JAX warns of; the first one names the program.
 CANNOT_READ = re.compile(r"Error reading persistent compilation cache entry for '(\w+)'")
@@ -35,6 +36,7 @@ def use_program_cache() -> None:
         return
     folder = find_folder()
     if folder is None:
+        _report_no_folder()
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -52,22 +54,37 @@ def _use_chosen(place: str) -> None:
         _handle_warnings_once(Path(place))
         return
     jax.config.update("jax_compilation_cache_dir", None)
-    print(
-        f"fathom: JAX_COMPILATION_CACHE_DIR={place} cannot be used ({fault}), "
-        "so compiled programs are not kept",
-        file=sys.stderr,
-    )
+    _report_unusable(f"JAX_COMPILATION_CACHE_DIR={place}", fault)
 
 
-def _find_fault(folder: Path) -> str:
-    """Why JAX cannot read programs in a folder, which is created; empty if it can."""
+def _report_no_folder() -> None:
+    """Says why there is no folder among the user's caches, unless the user has no place for any."""
+    folder = _folder_of_user()
+    if folder is None:
+        return
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    place = f"XDG_CACHE_HOME={chosen}" if chosen else str(folder)
+    _report_unusable(place, _find_fault(folder, os.W_OK))
+
+
+def _report_unusable(place: str, fault: str) -> None:
+    notify_once(f"{place} cannot be used ({fault}), so compiled programs are not kept")
+
+
+def _find_fault(folder: Path, access: int = os.R_OK | os.X_OK) -> str:
+    """Why programs cannot be kept in a folder, which is created; empty if they can.
+
+    Args:
+        folder: the folder.
+        access: what must be allowed there, as ``os.access`` takes it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         return os.strerror(errno.ENOTDIR)
     except OSError as error:
         return error.strerror or type(error).__name__
-    return "" if os.access(folder, os.R_OK | os.X_OK) else os.strerror(errno.EACCES)
+    return "" if os.access(folder, access) else os.strerror(errno.EACCES)
 
 
 @functools.cache
@@ -77,24 +94,19 @@ def _handle_warnings_once(folder: Path) -> None:
 
 def find_folder() -> Path | None:
     """The folder of the cache, which is created; None where nothing can be written."""
-    place = _user_cache()
-    if place is None:
+    folder = _folder_of_user()
+    if folder is None or _find_fault(folder, os.W_OK):
         return None
-    folder = place / "fathom" / "xla"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+    return folder
 
 
-def _user_cache() -> Path | None:
-    """Where the user's programs cache files; None for a user without a home directory."""
+def _folder_of_user() -> Path | None:
+    """The folder among the user's caches; None for a user without a home directory."""
     cache = os.environ.get("XDG_CACHE_HOME")
     if cache:
-        return Path(cache)
+        return Path(cache) / "fathom" / "xla"
     home = find_home()
-    return home / ".cache" if home else None
+    return home / ".cache" / "fathom" / "xla" if home else None
 
 
 def handle_warnings(folder: Path) -> None:

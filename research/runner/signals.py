@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 COMPILE_THREAD = "fathom-compile"  # the name of the threads that compile programs
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -16,6 +16,8 @@ STANDARD_STREAMS = (1, 2)  # output and error
 # Functions whose exceptions Python reports and drops: JAX's in garbage collections, and finalisers.
 DROPS_EXCEPTIONS = ("_xla_gc_callback", "__del__")
 SECONDS_UNTIL_AGAIN = 0.02
+# How long the threads of a command that did not succeed have to end once its output is written.
+SECONDS_TO_END = 10.0
 
 
 class RunsInterrupted(KeyboardInterrupt):
@@ -41,7 +43,8 @@ def terminable() -> Iterator[None]:
         terminals = [number for number in STANDARD_STREAMS if os.isatty(number)]
         signal.signal(signal.SIGHUP, partial(_hang_up, terminals))
     try:
-        yield
+        with _without_dropped_interrupts():
+            yield
     finally:
         signal.signal(signal.SIGTERM, handler)
         if interrupt_handler is not None:
@@ -69,12 +72,43 @@ def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt, a little later where Python would drop the exception."""
     while frame is not None:
         if frame.f_code.co_name in DROPS_EXCEPTIONS:
-            again = threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+            _send_again(number)
             return
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _without_dropped_interrupts() -> Iterator[None]:
+    """Raises an interrupt that Python drops once more, a little later, instead of reporting it.
+
+    Python drops what is raised in the callback of a weak reference, say, wherever that is called.
+    """
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            _send_again(signal.SIGTERM)  # which is handled here even where SIGINT is ignored
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+
+
+def _send_again(number: int) -> None:
+    """Sends a signal to this process a little later, unless nothing handles it any more."""
+
+    def send() -> None:
+        if callable(signal.getsignal(number)):
+            os.kill(os.getpid(), number)
+
+    again = threading.Timer(SECONDS_UNTIL_AGAIN, send)
+    again.daemon = True
+    again.start()
 
 
 @contextlib.contextmanager
@@ -141,6 +175,23 @@ def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def delayed() -> Iterator[None]:
+    """Lets a short body end before a signal has its effect, which is then that of any moment.
+
+    An exception in the middle of starting a thread of a pool would leave a thread that the pool
+    does not know. It would never end, and neither would the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    with _handled_by(lambda number, _: received.append(number)):
+        yield
+    for number in received:
+        os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Lets the body write what was measured before a signal has an effect.
 
@@ -156,8 +207,9 @@ def uninterrupted() -> Iterator[None]:
 def end_process(exit_code: int) -> NoReturn:
     """Ends the process, after everything is written.
 
-    Python would wait for a program that is still being compiled. A signal from here on has no more
-    to stop than that waiting.
+    Python would wait for a program that is still being compiled, and for ever for a thread that an
+    interrupt has cut off from what it waits for. A signal from here on has no more to stop than
+    that waiting.
     """
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) not in (None, signal.SIG_IGN):
@@ -165,6 +217,10 @@ def end_process(exit_code: int) -> NoReturn:
     if any(thread.name.startswith(COMPILE_THREAD) for thread in threading.enumerate()):
         sys.stderr.flush()
         os._exit(exit_code)
+    if exit_code:
+        end = threading.Timer(SECONDS_TO_END, os._exit, (exit_code,))
+        end.daemon = True
+        end.start()
     sys.exit(exit_code)
 
 

@@ -112,6 +112,18 @@ def test_a_file_in_place_of_the_folder_of_runs_is_named(workplace, fathom):
         assert f"{file} is in the way, because it is no directory: move or remove it" in str(line)
 
 
+def test_a_link_that_leads_nowhere_is_named_as_such(workplace, fathom):
+    link = workplace / "outputs"
+    link.symlink_to("big_disk")
+
+    said = [explain_system_error(FileExistsError(17, "File exists", str(link)))]
+    said += [fathom(*words).err for words in (["runs"], ["show", "last"], ["plot"])]
+
+    for line in said:
+        expected = "is a link to big_disk, which does not exist: create that or remove the link"
+        assert f"{link} {expected}" in str(line)
+
+
 @pytest.mark.parametrize(
     ("readable", "message"),
     [

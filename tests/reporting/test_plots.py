@@ -570,6 +570,7 @@ def test_out_names_one_file(fathom, own_sweep, tmp_path):
         (["--kind", "phase"], "two settings of numbers"),
         (["--log", "z"], "--log must be one of x, y, xy, none"),
         (["--out", "figure.jpg"], "--out must end in .png, .svg, .pdf"),
+        (["--out", "figure.docx"], "--out must end in .png, .svg, .pdf"),
         (["--out", "figure.txt"], "--out must end in .png, .svg, .pdf"),
         (["--colour", "skip"], "--colour is no option of fathom plot"),
         (

@@ -16,7 +16,7 @@ def drawings(monkeypatch):
     times = []
     code = types.SimpleNamespace(claims=lambda _: [CLAIM], figure=lambda _: plt.figure())
     monkeypatch.setattr(results, "finished_runs", lambda *_: times.append(1))
-    monkeypatch.setattr(results, "load_module", lambda *_: code)
+    monkeypatch.setattr("research.reproduce.code.load_module", lambda *_: code)
     return times
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from research.records.runs import Run
 from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
+from research.runner.group import RunGroup
 from research.runner.run_writer import RunWriter
 from research.training import checkpoint
 from research.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter
@@ -191,6 +192,36 @@ def test_runs_of_a_group_resume_together_where_they_are_at_the_same_step(train, 
         assert have_same_rows(resumed[seed], run)
     group_sizes = [resumed[seed].info["group_size"] for seed in range(3)]
     assert group_sizes == ([2, 2, 1] if error is KeyboardInterrupt else [1, 3, 3])
+
+
+def test_an_interruption_before_the_first_new_step_says_what_is_recorded(train, monkeypatch):
+    interrupted, _ = train("cut", stop=11)
+    steps = interrupted[0].info["steps"]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("research.runner.loop.make_program", interrupt)
+
+    resumed, result = train("cut")
+
+    last = result.err.splitlines()[-1]
+    assert last == f"fathom: interrupted before the first new step; {steps} steps are recorded"
+    assert resumed[0].info["steps"] == steps
+    assert resumed[0].info["status"] == "interrupted"
+
+
+def test_an_interruption_after_the_last_step_says_so(train, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunGroup, "save_final_checkpoint", interrupt)
+
+    runs, result = train("whole")
+
+    last = result.err.splitlines()[-1]
+    assert last == "fathom: interrupted after the last step; what was measured is written"
+    assert runs[0].info["status"] == "done"
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def chosen_cache():
     before = getattr(jax.config, "jax_compilation_cache_dir", None)
 
     def choose(folder):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", folder and str(folder))
 
     yield choose
     jax.config.update("jax_compilation_cache_dir", before)
@@ -87,6 +87,33 @@ def test_a_chosen_folder_that_cannot_be_used_is_one_line(tmp_path, chosen_cache,
     assert getattr(jax.config, "jax_compilation_cache_dir", None) is None
     assert capsys.readouterr().err == (
         f"fathom: JAX_COMPILATION_CACHE_DIR={tmp_path / name} cannot be used (Not a directory), "
+        "so compiled programs are not kept\n"
+    )
+
+
+@pytest.fixture
+def no_cache(chosen_cache):
+    """As in a new process: no folder is chosen."""
+    chosen_cache(None)
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
+def test_a_cache_of_the_user_that_cannot_be_used_is_one_line(
+    tmp_path, no_cache, capsys, monkeypatch, variable
+):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    places = {
+        "XDG_CACHE_HOME": f"XDG_CACHE_HOME={tmp_path / 'file'}",
+        "HOME": str(tmp_path / "file" / ".cache" / "fathom" / "xla"),
+    }
+
+    for _ in range(2):
+        use_program_cache()
+
+    assert capsys.readouterr().err == (
+        f"fathom: {places[variable]} cannot be used (Not a directory), "
         "so compiled programs are not kept\n"
     )
 

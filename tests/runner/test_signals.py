@@ -3,14 +3,25 @@
 import os
 import signal
 import threading
+import weakref
+from pathlib import Path
 
 import jax
 import pytest
 
 from research.parallel import processes
 from research.parallel.errors import JoinInterrupted
-from research.runner.signals import importing, terminable, uninterrupted
+from research.runner.signals import delayed, importing, terminable, uninterrupted
 
+START_CHECKPOINT = Path(__file__).parent / "start_checkpoint.py"
+WAIT_FOR_EVER = """
+import threading
+from research.runner import signals
+signals.SECONDS_TO_END = 0.1
+threading.Thread(target=threading.Event().wait).start()
+print("written")
+signals.end_process(1)
+"""
 STOP_AT_ONCE = """
 import os, signal, time
 from research.runner.signals import importing, terminable, uninterrupted
@@ -74,6 +85,39 @@ def test_modules_are_imported_before_a_signal_has_an_effect(number):
     assert done == ["imported"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_thread_is_started_before_a_signal_has_its_effect(number):
+    done = []
+
+    with pytest.raises(KeyboardInterrupt), terminable(), delayed():
+        send(number)
+        send(number)
+        done.append("started")
+
+    assert done == ["started"]
+
+
+def test_a_signal_while_a_thread_starts_is_deferred_as_any_other():
+    with pytest.raises(KeyboardInterrupt), terminable(), processes.defer_signals():
+        with delayed():
+            send()
+        is_deferred = processes.is_interrupted()
+
+    assert is_deferred
+
+
+@pytest.mark.slow
+def test_two_interrupts_while_the_thread_of_checkpoints_starts_end_the_process(workplace, process):
+    network = ["model.depth=2", "model.width=8", "data=noise", "tracker=none"]
+    settings = ["train.steps=100000", "checkpoint.every=1e-3"]
+
+    ended = process(START_CHECKPOINT, "train", *network, *settings)
+    _, err = ended.communicate(timeout=300)
+
+    assert ended.returncode == 1
+    assert err.splitlines()[-1] == "fathom: interrupted; what was measured is written"
+
+
 def test_a_signal_where_python_drops_exceptions_is_not_lost():
     def _xla_gc_callback():
         send()
@@ -81,6 +125,24 @@ def test_a_signal_where_python_drops_exceptions_is_not_lost():
     with pytest.raises(KeyboardInterrupt), terminable():
         _xla_gc_callback()
         threading.Event().wait(60)
+
+
+def test_a_signal_in_a_callback_of_a_weak_reference_is_not_lost(capsys):
+    target = threading.Event()
+    reference = weakref.ref(target, lambda _: send())
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        del target
+        threading.Event().wait(60)
+
+    assert reference() is None
+    assert capsys.readouterr().err == ""
+
+
+def test_after_an_interrupt_a_thread_that_never_ends_is_not_waited_for(process):
+    ended = process("-c", WAIT_FOR_EVER)
+    out, err = ended.communicate(timeout=60)
+    assert (ended.returncode, out, err) == (1, "written\n", "")
 
 
 def test_with_nohup_a_closed_terminal_does_not_matter():
