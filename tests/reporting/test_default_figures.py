@@ -532,6 +532,6 @@ def test_the_mean_of_factors_in_a_row_is_the_geometric_one(outputs):
     drawing = draw(select_runs([]), kind="line")
 
     (axes,) = drawing.figure.axes
-    means = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
-    np.testing.assert_allclose(np.ravel(means), np.arange(1, 14))
+    means = [np.asarray(line.get_xdata()) for line in axes.lines if line.get_marker() == "|"]
+    np.testing.assert_allclose(np.concatenate(means), np.arange(1, 14))
     assert "dots: single runs; black: their geometric mean" in drawing.notes

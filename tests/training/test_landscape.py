@@ -216,7 +216,7 @@ def test_masks_that_are_scaled_leave_the_mean_of_a_linear_network():
 
 def test_clipping_is_compared_with_the_gradient_as_it_is():
     found, snapshot = measured()
-    loss = snapshot.loss(snapshot.first_batch)
+    loss = snapshot.loss(snapshot.stored_batch)
     gradient = flat(quick(jax.grad(loss))(snapshot.state.params))
     norm = np.linalg.norm(gradient)
     assert_allclose(found["unclipped_norm"], norm, rtol=1e-9)
