@@ -203,11 +203,23 @@ def small() -> list[str]:
     return ["model.depth=2", "model.width=8", "train.steps=25"]
 
 
+@contextlib.contextmanager
+def optimized():
+    """Compiles with all optimizations."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def finished(fathom, small, tmp_path_factory) -> tuple[Path, Result]:
-    """The directory of a finished run with W&B, offline, which must not change; the result."""
+    """The directory of a finished run with W&B, offline, which must not change; the result.
+
+    It is compiled as other runs are, also where the first test that uses it compiles quickly.
+    """
     place = tmp_path_factory.mktemp("finished")
-    with contextlib.chdir(place):
+    with contextlib.chdir(place), optimized():
         result = fathom("train", *small, "name=first")
     wandb.teardown()  # waits for W&B's process to write the rest
     return place / "outputs" / "first" / "depth=2,width=8,steps=25", result

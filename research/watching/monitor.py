@@ -27,7 +27,6 @@ from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.config.suggestions import format_suggestion
-from research.data.notices import notify
 from research.diagnosis.observed import Divergence, Inputs, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
@@ -425,7 +424,7 @@ class Monitor:
         self._resumption = None
         lost = resumption.describe_lost_rows(interval) if resumption else ""
         if lost:
-            notify(f"{self.directory} {lost}")
+            print(f"fathom: {self.directory} {lost}", file=sys.stderr)
 
     def _flush_regularly(self) -> None:
         """Brings to the disk what was logged before a pause, such as an evaluation.

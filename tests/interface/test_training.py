@@ -394,7 +394,7 @@ def test_an_array_or_nothing_in_the_wrong_place_is_refused_in_one_line(workplace
 def test_a_monitor_is_due_at_steps_alone(tmp_path):
     monitor = UNTYPED.Monitor(tmp_path / "a", every=2)
 
-    with pytest.raises(ValueError, match="step must be a whole number of at most .*, got 'x'"):
+    with pytest.raises(ValueError, match="step must be a whole number from 0 to .*, got 'x'"):
         monitor.due("x")
 
     assert [monitor.due(step) for step in (0, np.int64(1), 2)] == [True, False, True]

@@ -187,9 +187,14 @@ def test_a_shortcut_that_is_not_affine_has_no_factors():
 
 
 class TestLoop:
-    """The loop over layers against ``lax.scan``."""
+    """The loop over layers against ``lax.scan``, in float64."""
 
     depth = 5
+
+    @pytest.fixture(autouse=True)
+    def in_float64(self):
+        with precision_context("float64"):
+            yield
 
     @staticmethod
     def body(h, number, layer):
