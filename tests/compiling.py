@@ -11,6 +11,8 @@ import pytest
 from research.training.compiler_options import FAST_COMPILE_OPTIONS, select_known
 from research.training.program import make_program
 
+from .optimizations import optimizations
+
 quick = functools.partial(jax.jit, compiler_options=select_known(FAST_COMPILE_OPTIONS))
 
 
@@ -35,8 +37,7 @@ def quickly_compiled_room():
     A program that was compiled so rounds differently, and JAX would use it for other rooms too: the
     setting is not in the key of its cache in memory.
     """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with optimizations(disabled=True):
+        yield
     make_program.cache_clear()
     jax.clear_caches()

@@ -48,6 +48,7 @@ from research.records.runs import Run
 from research.training.compiler_options import FAST_COMPILE_OPTIONS
 
 from . import builders, oracle
+from .optimizations import optimizations
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -68,9 +69,8 @@ def quickly_compiled(monkeypatch):
     """Compiles all runs as quickly as runs of a single step, and other functions about so."""
     monkeypatch.setattr("research.runner.run_setup.FAST_COMPILE_STEPS", 10**9)
     monkeypatch.setattr("research.training.program.SHORT_COMPILE_OPTIONS", FAST_COMPILE_OPTIONS)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with optimizations(disabled=True):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -203,15 +203,6 @@ def small() -> list[str]:
     return ["model.depth=2", "model.width=8", "train.steps=25"]
 
 
-@contextlib.contextmanager
-def optimized():
-    """Compiles with all optimizations."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="session")
 def finished(fathom, small, tmp_path_factory) -> tuple[Path, Result]:
     """The directory of a finished run with W&B, offline, which must not change; the result.
@@ -219,7 +210,7 @@ def finished(fathom, small, tmp_path_factory) -> tuple[Path, Result]:
     It is compiled as other runs are, also where the first test that uses it compiles quickly.
     """
     place = tmp_path_factory.mktemp("finished")
-    with contextlib.chdir(place), optimized():
+    with contextlib.chdir(place), optimizations(disabled=False):
         result = fathom("train", *small, "name=first")
     wandb.teardown()  # waits for W&B's process to write the rest
     return place / "outputs" / "first" / "depth=2,width=8,steps=25", result

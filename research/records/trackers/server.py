@@ -67,8 +67,8 @@ class Uploaded:
     Attributes:
         num_rows: its history rows.
         last_row: the last one; empty where there is none.
-        has_ended: whether the server knows that the run has ended, which it is told after the files
-            of the run.
+        has_ended: whether the server knows that the run has ended. It learns this after it has
+            received the files of the run.
         server_id: what the server calls the run; empty where it does not have it.
     """
 
