@@ -6,9 +6,11 @@ import lzma
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401 (makes bfloat16 a name of a type for NumPy)
 import numpy as np
 
 from research.config.data_options import ArrayData, Scaling
@@ -25,6 +27,7 @@ from research.data.notices import join_first, notify_once
 from research.data.splits import choose_test_positions
 from research.data.standardize import (
     NOT_STANDARDIZED,
+    Standardization,
     find_lost_features,
     fit_standardization,
     fit_standardization_per_feature,
@@ -54,6 +57,7 @@ TARGET_WORDS = r"^y|label|target|class|output|arr_1"
 INPUT_WORDS = r"^x|data|image|input|feature|arr_0"
 ROW_DIMENSIONS = 2  # of arrays whose examples are rows of numbers
 CHANNELS = (1, 3, 4)  # of images, as far as their number tells them from heights and widths
+WIDE_FORMATS = ("float32", "float64")
 MAX_CLASSES = 100_000
 MAX_INTEGER = 2**53  # up to which float64 holds every whole number
 MAX_FLOAT = 1e307  # a sum of a few such numbers is finite in float64
@@ -83,13 +87,13 @@ def describe(data: ArrayData) -> DatasetInfo:
     file = _find_file(data)
     modified_ns = file.stat().st_mtime_ns
     splits = _read_file(file, modified_ns).splits
+    _check_standardized(file, modified_ns, data.scaling)
     train = splits["train"]
     return DatasetInfo(
         splits={name: len(examples) for name, examples in splits.items()},
         shape=train.x.shape[1:] or (1,),
         is_regression=_is_float(train.y),
         whole_rows=train.x.dtype.kind in "iu" and train.x.ndim == ROW_DIMENSIONS,
-        lost_in_float32=_check_standardized(file, modified_ns, data.scaling),
     )
 
 
@@ -446,21 +450,104 @@ def _to_float64_at_most(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64) if has_more_bits else array
 
 
-@functools.lru_cache(maxsize=4)
-def _check_standardized(
+def check_formats(
+    data: ArrayData,
+    *,
+    inputs: str,
+    targets: str,
+) -> None:
+    """Check that what varies in a file still does in the number formats of a run.
+
+    Args:
+        data: The settings.
+        inputs: Name of the format in which the network reads standardized inputs.
+        targets: Name of the format of targets.
+
+    Raises:
+        ValueError: A feature, or the targets of a regression, would be constant.
+    """
+    file = _find_file(data)
+    modified_ns = file.stat().st_mtime_ns
+
+    def find_lost_input(number_format: str) -> int | None:
+        return _find_lost_input(file, modified_ns, data.scaling, number_format)
+
+    def loses_targets(number_format: str) -> bool:
+        return _loses_targets(file, modified_ns, number_format)
+
+    feature = find_lost_input(inputs)
+    if feature is not None:
+        remedy = "take its logarithm"
+        if _find_lost_input(file, modified_ns, Scaling.per_feature, inputs) is None:
+            remedy = "set data.scaling=per_feature"
+        wider = _suggest_format(inputs, lambda name: find_lost_input(name) is None)
+        raise ValueError(
+            f"{file}: in {inputs}, feature {feature} of x is constant once it is standardized, "
+            f"because other numbers are so much larger: {remedy}{wider}"
+        )
+    if loses_targets(targets):
+        wider = _suggest_format(targets, lambda name: not loses_targets(name))
+        raise ValueError(
+            f"{file}: in {targets}, y is constant: subtract its mean and divide it by its standard "
+            f"deviation{wider}"
+        )
+
+
+def _suggest_format(name: str, is_enough: Callable[[str], bool]) -> str:
+    """The first format that is wider than one of this name and enough, as a remedy; else empty."""
+    first = WIDE_FORMATS.index(name) + 1 if name in WIDE_FORMATS else 0
+    for wider in WIDE_FORMATS[first:]:
+        if is_enough(wider):
+            return f", or use precision={wider}"
+    return ""
+
+
+@functools.lru_cache(maxsize=16)
+def _find_lost_input(
     file: Path,
     modified_ns: int,
     scaling: Scaling,
-) -> str:
-    """Check that the network can read the inputs and targets once they are standardized.
+    number_format: str,
+) -> int | None:
+    """The first feature that varies, but no longer once it is standardized; None if there is none.
 
     Args:
         file: The file.
         modified_ns: When it was last written: part of the cache key.
         scaling: How the inputs are standardized.
+        number_format: Name of the format in which the network reads them.
+    """
+    rows = _flatten(_read_file(file, modified_ns).splits["train"]).x
+    lost = find_lost_features(rows, _fit(rows, scaling), np.dtype(number_format))
+    return int(lost[0]) if len(lost) else None
 
-    Returns:
-        What gets lost in float32; empty if nothing does.
+
+def _loses_targets(file: Path, modified_ns: int, number_format: str) -> bool:
+    """Whether the targets of a regression vary, but no longer in a number format."""
+    targets = _read_file(file, modified_ns).splits["train"].y
+    if not _is_float(targets):
+        return False
+    return len(find_lost_features(targets, NOT_STANDARDIZED, np.dtype(number_format))) > 0
+
+
+def _fit(rows: np.ndarray, scaling: Scaling) -> Standardization:
+    if scaling is Scaling.jointly:
+        return fit_standardization(rows)
+    return fit_standardization_per_feature(rows)
+
+
+@functools.lru_cache(maxsize=4)
+def _check_standardized(
+    file: Path,
+    modified_ns: int,
+    scaling: Scaling,
+) -> None:
+    """Check that the network can read the inputs once they are standardized.
+
+    Args:
+        file: The file.
+        modified_ns: When it was last written: part of the cache key.
+        scaling: How the inputs are standardized.
 
     Raises:
         ValueError: The inputs vary too little, or those of a split are far outside of the range of
@@ -469,10 +556,7 @@ def _check_standardized(
     splits = {}
     for name, examples in _read_file(file, modified_ns).splits.items():
         splits[name] = _flatten(examples)
-    rows = splits["train"].x
-    is_jointly = scaling is Scaling.jointly
-    fit = fit_standardization if is_jointly else fit_standardization_per_feature
-    standardization = fit(rows)
+    standardization = _fit(splits["train"].x, scaling)
     if np.max(standardization.scale) > 1 / MIN_DEVIATION:
         raise ValueError(
             f"{file}: x must vary by more than {MIN_DEVIATION:g}: multiply it by a constant"
@@ -485,21 +569,6 @@ def _check_standardized(
                 f"{file}: the {name} split must be in the range of the training split, "
                 f"but an element of x is {largest:.2g} standard deviations away from its mean"
             )
-    lost_features = find_lost_features(rows, standardization)
-    if len(lost_features):
-        advice = "set data.scaling=per_feature" if is_jointly else "take its logarithm"
-        return (
-            f"{file}: in float32, feature {lost_features[0]} of x is constant once it is "
-            f"standardized, because other numbers are so much larger: {advice}, "
-            "or use precision=float64"
-        )
-    targets = splits["train"].y
-    if _is_float(targets) and len(find_lost_features(targets, NOT_STANDARDIZED)):
-        return (
-            f"{file}: in float32, y is constant: subtract its mean and divide it by its standard "
-            "deviation, or use precision=float64"
-        )
-    return ""
 
 
 def _is_float(array: np.ndarray) -> bool:

@@ -83,8 +83,7 @@ def check_data(config: Config) -> int:
         ValueError: saying what would be valid, for the first setting that does not fit the data.
     """
     info = describe(config.data)
-    if info.lost_in_float32 and config.precision.kind is not PrecisionKind.float64:
-        raise ValueError(info.lost_in_float32)
+    _check_formats(config)
     raise_first(_conflicts(config, info))
     _check_generated_size(config, info)
     _check_image_size(config, info)
@@ -94,6 +93,17 @@ def check_data(config: Config) -> int:
     _report_classes_as_targets(config, info)
     _report_tokens_as_numbers(config, info)
     return steps
+
+
+def _check_formats(config: Config) -> None:
+    """Checks that the user's numbers still differ in the number formats of the run."""
+    if not isinstance(config.data, ArrayData):
+        return
+    from research.data.arrays import check_formats
+    from research.training.precision import POLICIES
+
+    policy = POLICIES[config.precision.kind.name]
+    check_formats(config.data, inputs=policy.compute, targets=policy.accumulation)
 
 
 def _report_classes_as_targets(config: Config, info: DatasetInfo) -> None:

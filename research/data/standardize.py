@@ -12,7 +12,7 @@ FAINT_SPREAD = 1e-3  # in standard deviations of all inputs
 LOWER_QUANTILE = 0.01
 LEAST_LEFT_OUT = 1.5  # examples at either end, so that one of a few is left out
 LEAST_EXPONENT = -1000  # of the unit of a column whose numbers are almost the same
-FLOAT32_BYTES = 4  # shorter numbers differ in float32 if they differ at all
+FLOAT32_BYTES = 4  # shorter whole numbers differ in float32 if they differ at all
 
 
 @dataclass(frozen=True)
@@ -89,34 +89,42 @@ def fit_standardization_per_feature(rows: np.ndarray) -> Standardization:
     )
 
 
-def find_lost_features(rows: np.ndarray, standardization: Standardization) -> np.ndarray:
-    """Numbers of the features that vary, but no longer after they are standardized in float32.
+def find_lost_features(
+    rows: np.ndarray,
+    standardization: Standardization,
+    dtype: np.dtype,
+) -> np.ndarray:
+    """Numbers of the features that vary, but no longer after they are standardized and cast.
 
     Examples at both ends of a feature are ignored, so a feature counts as lost too if only a
     few extreme values still differ from the others. At most ``MAX_SAMPLE_ROWS`` rows are looked at.
+
+    Args:
+        rows: The rows [n, features].
+        standardization: How they are standardized.
+        dtype: What they are cast to.
     """
-    if rows.dtype.itemsize < FLOAT32_BYTES:
+    is_whole = rows.dtype.kind != "f"
+    if is_whole and rows.dtype.itemsize < min(dtype.itemsize, FLOAT32_BYTES):
         return np.zeros(0, int)
     sample = sample_rows(rows).astype(np.float64)
-    inputs = standardization.apply(sample, np.float32)
-    varies = _spread(sample) > 0
-    varies_in_float32 = _spread(inputs) > 0
-    return np.flatnonzero(varies & ~varies_in_float32)
+    inputs = standardization.apply(sample)
+    with np.errstate(over="ignore"):
+        inputs = inputs.astype(dtype).astype(np.float64)
+    return np.flatnonzero(_varies(sample) & ~_varies(inputs))
 
 
 def find_faint_features(rows: np.ndarray, standardization: Standardization) -> np.ndarray:
-    """Numbers of the features that vary, but hardly once they are standardized.
+    """Numbers of the features that vary, but hardly or not at all once they are standardized.
 
     Examples at both ends of a feature are ignored, as in ``find_lost_features``.
     """
     if rows.dtype == np.uint8:  # whose numbers differ by a factor of 255 at most
         return np.zeros(0, int)
-    sample = sample_rows(rows)
+    sample = sample_rows(rows).astype(np.float64)
     inputs = standardization.apply(sample)
-    spread = _spread(inputs)
-    varies = spread > 0
-    is_faint = spread < FAINT_SPREAD * inputs.std()
-    return np.flatnonzero(varies & is_faint)
+    is_faint = _spread(inputs) < FAINT_SPREAD * inputs.std()
+    return np.flatnonzero(_varies(sample) & is_faint)
 
 
 def sample_rows(rows: np.ndarray) -> np.ndarray:
@@ -125,13 +133,25 @@ def sample_rows(rows: np.ndarray) -> np.ndarray:
     return rows[::step]
 
 
+def _varies(rows: np.ndarray) -> np.ndarray:
+    """Whether an upper and a lower quantile of each feature differ [features]."""
+    lower, upper = _quantiles(rows)
+    return lower != upper
+
+
 def _spread(rows: np.ndarray) -> np.ndarray:
-    """The distance [features] between an upper and a lower quantile, which are values of rows."""
+    """The distance [features] between an upper and a lower quantile."""
+    lower, upper = _quantiles(rows)
+    return upper - lower
+
+
+def _quantiles(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A lower and an upper quantile of each feature [features], which are values of the rows."""
     left_out = max(LOWER_QUANTILE, LEAST_LEFT_OUT / len(rows))
     left_out = min(left_out, 0.5)
     quantiles = [left_out, 1 - left_out]
     lower, upper = np.quantile(rows, quantiles, axis=0, method="inverted_cdf")
-    return upper - lower
+    return lower, upper
 
 
 @dataclass(frozen=True)

@@ -382,10 +382,34 @@ def test_a_feature_that_float32_would_lose_is_named_unless_it_fits(file):
     assert_allclose(inputs.std(axis=0), 1, rtol=1e-6)
 
 
+FAR_APART = [1e20, 1, 1e9]  # units of features: in float64, only one of them is left
+WITH_OFFSETS = [1, 1000, 1000]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_wider_format_is_advised_only_where_it_keeps_every_feature(file, precision):
+    np.savez(file, x=WIDE.reshape(200, 3) % 7 * FAR_APART, y=np.arange(200) % 2)
+    with pytest.raises(ValueError, match="other numbers are so much larger") as caught:
+        check(file, precision=precision)
+    assert str(caught.value).startswith(f"{file}: in {precision}, feature 1 of x is constant")
+    assert str(caught.value).endswith("so much larger: set data.scaling=per_feature")
+    check(file, precision=precision, **{"data.scaling": "per_feature"})
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed_bfloat16"])
+def test_a_feature_that_a_short_format_would_lose_is_named(file, precision):
+    np.savez(file, x=WIDE.reshape(200, 3) % 2 + WITH_OFFSETS, y=np.arange(200) % 2)
+    check(file)
+    with pytest.raises(ValueError, match="in bfloat16, feature 0 of x is constant") as caught:
+        check(file, precision=precision)
+    assert str(caught.value).endswith(": set data.scaling=per_feature, or use precision=float32")
+    check(file, precision=precision, **{"data.scaling": "per_feature"})
+
+
 @pytest.mark.parametrize("scaling", ["jointly", "per_feature"])
 def test_examples_that_one_outlier_would_make_equal_are_refused(file, scaling):
     np.savez(file, x=ONE_OUTLIER, y=Y, x_test=X[:, :1, :1], y_test=Y)
-    with pytest.raises(ValueError, match="feature 0 of x is constant"):
+    with pytest.raises(ValueError, match="feature 0 of x is constant .*: take its logarithm, or"):
         check(file, **{"data.scaling": scaling})
 
 

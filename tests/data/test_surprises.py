@@ -68,6 +68,11 @@ def test_what_may_be_a_mistake_is_said(read, changes, line):
     assert text.startswith("fathom: data=arrays: ")
 
 
+def test_features_count_as_faint_also_where_nothing_is_left_of_them(read):
+    units = [1e20, 1, 1e9, 1e9]
+    assert "3 of 4 features, such as feature 1, vary by" in read(x=X * units, x_test=X_TEST * units)
+
+
 def test_few_numbers_are_not_compared(read):
     assert read(x=X, y=X[:, 0], x_test=X_TEST + 50, y_test=X_TEST[:, 0]) != ""
     assert read(x=X[:7], y=X[:7, 0], x_test=X_TEST + 50, y_test=X_TEST[:, 0]) == ""
