@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,7 +30,6 @@ class DatasetInfo:
         is_regression: Whether targets are numbers instead of classes.
         whole_rows: Whether examples are rows of whole numbers in a user's file.
         bytes_per_number: Size of a stored number of an example.
-        lost_in_float32: What does not fit into float32, and what to do about it; empty if all fits.
     """
 
     splits: Mapping[str, int]
@@ -40,22 +39,36 @@ class DatasetInfo:
     is_regression: bool = False
     whole_rows: bool = False
     bytes_per_number: int = 1
-    lost_in_float32: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class LabeledArrays:
-    """Examples ``x`` [n, ...] and their targets ``y`` [n] or [n, ...]."""
+    """Examples ``x`` [n, ...] and their targets ``y`` [n] or [n, ...].
+
+    Attributes:
+        x: The examples.
+        y: Their targets.
+        source_hashes: A hash [n] of each text before it was made tokens, or of each image before it
+            was resized; None if equal examples were equal before, too, or if it is not known.
+    """
 
     x: np.ndarray
     y: np.ndarray
+    source_hashes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def subset(self, index: slice | np.ndarray) -> "LabeledArrays":
         """The examples that a slice or an array of positions selects."""
-        return LabeledArrays(self.x[index], self.y[index])
+        hashes = self.source_hashes
+        selected_hashes = None if hashes is None else hashes[index]
+        return LabeledArrays(self.x[index], self.y[index], selected_hashes)
+
+
+def hash_sources(sources: Iterable[Hashable]) -> np.ndarray:
+    """A hash [n] of each example before it is converted, for ``LabeledArrays``."""
+    return np.array([hash(source) for source in sources], np.int64)
 
 
 def stack_examples(rows: list[np.ndarray], labels: list[int]) -> LabeledArrays:
@@ -112,6 +125,8 @@ class Dataset:
         y: Training targets [n] int32. For regression, [n, outputs] of real numbers.
         eval_x: Evaluation examples, like ``x``.
         eval_y: Evaluation targets, like ``y``.
+        source_hashes: Those of the training examples, as in ``LabeledArrays``.
+        eval_source_hashes: Those of the evaluation examples.
         shape: Shape of one example before it is flattened.
         classes: Number of classes. For regression, the number of outputs.
         standardization: Offset and scale of the rows.
@@ -137,6 +152,8 @@ class Dataset:
     vocabulary: int = 0
     symbols: str | tuple[str, ...] = ""
     padded: bool = False
+    source_hashes: np.ndarray | None = None
+    eval_source_hashes: np.ndarray | None = None
     train_source: ExampleSource | None = None
     eval_source: ExampleSource | None = None
 
@@ -300,6 +317,8 @@ def make_standardized_dataset(
         classes=classes,
         standardization=standardization,
         class_names=class_names,
+        source_hashes=selected.train.source_hashes,
+        eval_source_hashes=selected.evaluation.source_hashes,
     )
 
 
@@ -353,7 +372,7 @@ def select_splits(
     # Noise comes before the limit, so a limit does not change the labels of the examples it keeps.
     label_noise = getattr(data, "label_noise", 0.0)
     labels = add_label_noise(train.y, classes, label_noise)
-    noisy = LabeledArrays(train.x, labels)
+    noisy = dataclasses.replace(train, y=labels)
     kept = limit_positions(data.limit, len(noisy), shuffle=shuffle)
     return SelectedSplits(noisy.subset(kept), evaluation)
 

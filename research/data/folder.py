@@ -15,6 +15,7 @@ from research.data.dataset import (
     Dataset,
     DatasetInfo,
     LabeledArrays,
+    hash_sources,
     make_standardized_dataset,
     select_splits,
 )
@@ -197,11 +198,13 @@ def _report_remarks(
 def _read_images(records: ImageFileSource, shape: ImageShape) -> LabeledArrays:
     """All images as rows [n, features], and their labels [n] int32."""
     rows = []
+    sources = []
     for position in range(len(records)):
         image = records[position]["image"]
         assert isinstance(image, np.ndarray)
+        sources.append((image.shape, hash(image.tobytes())))
         rows.append(center_crop_and_resize(image, shape).reshape(-1))
-    return LabeledArrays(np.stack(rows), records.labels)
+    return LabeledArrays(np.stack(rows), records.labels, hash_sources(sources))
 
 
 def _read_image(

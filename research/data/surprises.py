@@ -60,7 +60,7 @@ def report_shared_examples(dataset: Dataset, num_shared: int | None = None) -> N
     if is_whole:
         notify_once(
             f"{place} {num_shared} of the {num_evaluated} evaluation examples are those of "
-            "training examples, too"
+            f"training examples, too{_describe_shared_sources(dataset, num_shared)}"
         )
     else:
         notify_once(
@@ -68,6 +68,21 @@ def report_shared_examples(dataset: Dataset, num_shared: int | None = None) -> N
             f"training examples, too, in a sample of {len(dataset.x)} of the {dataset.examples} "
             "training examples"
         )
+
+
+def _describe_shared_sources(dataset: Dataset, num_shared: int) -> str:
+    """How many of the shared examples were equal before they were converted, if not all were."""
+    hashes = dataset.source_hashes
+    eval_hashes = dataset.eval_source_hashes
+    if hashes is None or eval_hashes is None:
+        return ""
+    num_equal = int(np.isin(eval_hashes, hashes).sum())
+    if num_equal == num_shared:
+        return ""
+    count = num_equal or "none"
+    if dataset.vocabulary:
+        return f": {count} of them as texts, the others only as tokens"
+    return f": {count} of them before images are resized, the others only then"
 
 
 def _report_missing_classes(dataset: Dataset) -> None:

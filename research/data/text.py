@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.config.data_options import SplitData
-from research.data.dataset import Dataset, DatasetInfo, LabeledArrays, select_splits
+from research.data.dataset import (
+    Dataset,
+    DatasetInfo,
+    LabeledArrays,
+    hash_sources,
+    select_splits,
+)
 from research.data.notices import notify_once
 
 UNKNOWN = "\ufffd"  # the symbol for everything that has no token
@@ -136,7 +142,7 @@ def encode_texts(
             f"{source}: {num_cut} of {len(rows)} texts are cut to their first {length} "
             f"{vocabulary.unit}: data.length sets how many are read"
         )
-    return LabeledArrays(rows, examples.labels)
+    return LabeledArrays(rows, examples.labels, hash_sources(examples.texts))
 
 
 def make_windows(tokens: np.ndarray, length: int) -> LabeledArrays:
@@ -188,6 +194,8 @@ def make_text_dataset(
         vocabulary=len(vocabulary),
         symbols=symbols,
         padded=vocabulary.padded,
+        source_hashes=selected.train.source_hashes,
+        eval_source_hashes=selected.evaluation.source_hashes,
     )
 
 

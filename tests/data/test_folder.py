@@ -448,3 +448,22 @@ def test_constant_images_are_refused(tmp_path, value, in_memory_limit):
     message = f"training inputs of data=folder must vary, but all of them are {value}$"
     with pytest.raises(ValueError, match=message):
         load(settings(tmp_path, in_memory_limit=in_memory_limit))
+
+
+def test_images_that_become_equal_when_they_are_resized_are_told_from_equal_images(
+    tmp_path,
+    capsys,
+):
+    black = np.zeros((4, 4), np.uint8)
+    white = np.full((4, 4), 255, np.uint8)
+    smaller = np.zeros((2, 2), np.uint8)
+    images = {"train": {"a": black, "b": white}, "test": {"a": smaller, "b": white}}
+    for split, classes in images.items():
+        for name, pixels in classes.items():
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / split / name / "0.png")
+    load(settings(tmp_path, size=2))
+    assert capsys.readouterr().err.endswith(
+        "the inputs of 2 of the 2 evaluation examples are those of training examples, too: "
+        "1 of them before images are resized, the others only then\n"
+    )

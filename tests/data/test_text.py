@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 from research.config.data_options import TextData
 from research.data.dataset import DatasetInfo, LabeledArrays
+from research.data.surprises import report_shared_examples
 from research.data.text import (
     LabeledTexts,
     Vocabulary,
@@ -59,6 +60,33 @@ def test_padding_is_not_counted_as_tokens(capsys):
         classes=2,
     )
     assert "data=texts: 2 of the 6 training tokens stand for words" in capsys.readouterr().err
+
+
+def test_texts_that_become_equal_as_tokens_are_told_from_equal_texts(capsys):
+    splits = {
+        "train": ["what is a cat ?", "what is a dog ?", "is a long question"],
+        "test": ["what is a cat ?", "what is a cow ?", "is a long one"],
+    }
+    vocabulary = make_vocabulary(["what is a ? what is a ?"], "words", padded=True)
+
+    def read(split):
+        examples = LabeledTexts(splits[split], np.arange(3) % 2)
+        return encode_texts(examples, vocabulary, 5, source=split)
+
+    dataset = make_text_dataset(
+        TextData(),
+        DatasetInfo({"train": 3, "test": 3}, (5,), text=True),
+        vocabulary,
+        read,
+        name="texts",
+        version="1",
+        classes=2,
+    )
+    report_shared_examples(dataset)
+    assert capsys.readouterr().err.endswith(
+        "the inputs of 3 of the 3 evaluation examples are those of training examples, too: "
+        "1 of them as texts, the others only as tokens\n"
+    )
 
 
 @pytest.mark.parametrize(("size", "dtype"), DTYPES.items())
