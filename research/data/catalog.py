@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from research.data.text import (
     make_vocabulary,
     make_windows,
 )
+from research.data.tfds_directory import not_permitted
 from research.data.tfds_reader import (
     Arrays,
     load_cached_arrays,
@@ -72,10 +74,20 @@ def _explain_damage(prepared: PreparedDataset, data: Any) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
+        for file in sorted(prepared.folder.iterdir()):
+            _check_permission(file)
         raise ValueError(
             f"data={dataset_name(data)}: the files in {prepared.folder} are damaged; "
             "remove it and prepare it again"
         ) from error
+
+
+def _check_permission(file: Path) -> None:
+    """Raises ValueError if a file must not be read."""
+    try:
+        file.open("rb").close()
+    except PermissionError as error:
+        raise not_permitted(error, file) from None
 
 
 def _describe(prepared: PreparedDataset, data: Any) -> DatasetInfo:

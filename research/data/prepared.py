@@ -13,7 +13,12 @@ from typing import Any
 from research.config.data_options import CatalogData
 from research.data.dataset import Shape
 from research.data.prepare import ensure_prepared
-from research.data.tfds_directory import data_dir, find_prepared_folder, read_dataset_info
+from research.data.tfds_directory import (
+    data_dir,
+    find_prepared_folder,
+    not_permitted,
+    read_dataset_info,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,6 +175,8 @@ def _read_features(folder: Path) -> dict[str, Feature]:
     file = folder / "features.json"
     try:
         described = json.loads(file.read_text(encoding="utf-8"))["featuresDict"]["features"]
+    except PermissionError as error:
+        raise not_permitted(error, file) from None
     except (OSError, ValueError, KeyError):
         raise ValueError(f"{file} is damaged; remove {folder} and prepare it again") from None
     return {name: _parse_feature(feature) for name, feature in described.items()}

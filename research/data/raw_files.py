@@ -1,6 +1,7 @@
 """The raw files of a dataset: found in a folder by their checksums, or downloaded."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import os
@@ -162,11 +163,14 @@ def find_raw_files(raw_files: RawFiles) -> dict[str, Path]:
     removed.
 
     Raises:
-        ValueError: There is no such folder, or files have the right name but not the right content.
+        ValueError: There is no such folder, or files have the right name but not the right content
+            or cannot be read.
     """
     raw_dir = raw_files.raw_dir
     if raw_dir is not None and not raw_dir.is_dir():
         raise ValueError(f"data.raw_dir must be a folder, got {raw_dir}")
+    if raw_dir is not None and not os.access(raw_dir, os.R_OK | os.X_OK):
+        raise ValueError(f"data.raw_dir={raw_dir} cannot be read: {os.strerror(errno.EACCES)}")
     available = _list_files(raw_dir) if raw_dir is not None else []
     found = {}
     damaged = []
@@ -273,8 +277,9 @@ def _find_intact_file(
     unpacked: Content | None,
 ) -> Path | None:
     for file in files:
-        if is_intact(file, info) or (unpacked and _has_content(file, unpacked)):
-            return file
+        with contextlib.suppress(PermissionError):
+            if is_intact(file, info) or (unpacked and _has_content(file, unpacked)):
+                return file
     return None
 
 
@@ -306,12 +311,17 @@ def _describe_damaged(
     info = raw_files.url_infos[url]
     descriptions = []
     for file in files:
-        if _plain_name(file.name) == _plain_name(raw_files.file_name(url)):
-            descriptions.append(
-                f"{file} is damaged or of another dataset: expected {int(info.size)} bytes "
-                f"with SHA-256 {info.checksum}, "
-                f"got {file.stat().st_size} bytes with {checksum(file)}"
-            )
+        if _plain_name(file.name) != _plain_name(raw_files.file_name(url)):
+            continue
+        try:
+            got = checksum(file)
+        except PermissionError as error:
+            descriptions.append(f"{file} cannot be read: {error.strerror}")
+            continue
+        descriptions.append(
+            f"{file} is damaged or of another dataset: expected {int(info.size)} bytes "
+            f"with SHA-256 {info.checksum}, got {file.stat().st_size} bytes with {got}"
+        )
     return descriptions
 
 

@@ -1,5 +1,6 @@
 """What is prepared in the TFDS directory, and which datasets need no preparation."""
 
+import errno
 import json
 import os
 import re
@@ -56,11 +57,23 @@ def find_prepared_folder(name: str) -> Path | None:
 
 
 def read_dataset_info(folder: Path) -> dict[str, Any]:
-    """The content of ``dataset_info.json``; empty if the file is missing or cut short."""
+    """The content of ``dataset_info.json``; empty if the file is missing or cut short.
+
+    Raises:
+        ValueError: The file must not be read.
+    """
+    file = folder / "dataset_info.json"
     try:
-        return json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise not_permitted(error, file) from None
     except (OSError, ValueError):
         return {}
+
+
+def not_permitted(error: PermissionError, file: Path) -> ValueError:
+    """The error for a file or folder of a prepared dataset that must not be read."""
+    return ValueError(f"{error.filename or file} cannot be read: {os.strerror(errno.EACCES)}")
 
 
 def describe_offline_datasets() -> str:
@@ -115,9 +128,19 @@ def _versions_with_info(folder: Path) -> list[Path]:
 
 
 def _list_versions(folder: Path) -> list[Path]:
-    """The folders of versions, newest first; TFDS names incomplete preparations differently."""
+    """The folders of versions, newest first; TFDS names incomplete preparations differently.
+
+    Raises:
+        ValueError: The folder must not be read.
+    """
+    try:
+        candidates = list(folder.iterdir())
+    except PermissionError as error:
+        raise not_permitted(error, folder) from None
+    except OSError:  # there is no such folder
+        return []
     versions = []
-    for candidate in folder.glob("*"):
+    for candidate in candidates:
         if re.fullmatch(r"\d+\.\d+\.\d+", candidate.name):
             versions.append(candidate)
     return sorted(versions, key=_version_number, reverse=True)

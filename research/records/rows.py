@@ -89,7 +89,7 @@ def _read_table(directory: Path, name: str) -> Columns:
     try:
         parts = read_parts(directory, name)
     except (OSError, pa.ArrowException) as error:
-        raise DamagedTable(directory, name) from error
+        raise DamagedTable.from_error(directory, name, error) from error
     return table_to_columns(parts)
 
 

@@ -1,6 +1,7 @@
 """Reads ``run.json`` and checks that it holds what readers expect. No jax."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ class DamagedTable(ValueError):
             f"the {table} of {directory} {fault}: remove that directory and train the run again"
         )
         self.table = table
+
+    @classmethod
+    def from_error(
+        cls,
+        directory: Path,
+        table: str,
+        error: Exception,
+    ) -> "DamagedTable":
+        """The error for what was raised when the table was read.
+
+        Args:
+            directory: the run directory.
+            table: the name of the table.
+            error: what was raised. Refusals of the operating system leave the table as it is.
+        """
+        damage = cls(directory, table)
+        if isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+            damage.args = (f"the {table} of {directory} cannot be read: {reason}",)
+        return damage
 
 
 def read_run_info(file: Path) -> JsonObject:

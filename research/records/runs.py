@@ -107,15 +107,15 @@ class Run:
             return []
         return [str(word) for word in words or []]
 
-    def has_damaged(self, table: str) -> bool:
-        """Whether a table, such as ``metrics``, cannot be read; not where there is none."""
+    def find_damage(self, table: str) -> DamagedTable | None:
+        """Why a table, such as ``metrics``, cannot be read; None where it can or there is none."""
         try:
             getattr(self, table)
         except FileNotFoundError:
-            return False
-        except DamagedTable:
-            return True
-        return False
+            return None
+        except DamagedTable as error:
+            return error
+        return None
 
     def check(self) -> None:
         """Reads ``run.json`` and the configuration.
@@ -235,7 +235,7 @@ def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
         parts = read_parts(directory, table)
         whole = pa.concat_tables(parts, promote_options="default") if parts else None
     except (pa.ArrowException, OSError) as error:
-        raise DamagedTable(directory, table) from error
+        raise DamagedTable.from_error(directory, table, error) from error
     if whole is None:
         raise FileNotFoundError(
             f"{directory} has no {table}: the run recorded no measurements, "

@@ -125,7 +125,7 @@ def without_damaged_tables(
             found = error
         rest = []
         for runs in readable:
-            rest.append([run for run in runs if not run.has_damaged(found.table)])
+            rest.append([run for run in runs if not run.find_damage(found.table)])
         if not all(rest) or rest == readable:
             raise found
         for runs in readable:
@@ -136,8 +136,9 @@ def without_damaged_tables(
 def report_damaged(runs: Iterable[Run], table: str) -> None:
     """Names the runs of which a table is left out, because it is damaged, on standard error."""
     for run in runs:
-        if run.has_damaged(table):
-            print(f"fathom: left out: {DamagedTable(run.directory, table)}", file=sys.stderr)
+        damage = run.find_damage(table)
+        if damage:
+            print(f"fathom: left out: {damage}", file=sys.stderr)
 
 
 def is_condition(word: str) -> bool:

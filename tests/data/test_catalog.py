@@ -1,5 +1,6 @@
 """Datasets of the TFDS catalogue, read from their prepared files."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -157,6 +158,29 @@ def test_prepared_files_that_are_damaged_are_named(prepared, damage):
     with pytest.raises(ValueError, match=f"data=mnist: .*{folder} are damaged") as refused:
         load_images("mnist")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["dataset_info.json", "features.json", "mnist-train.array_record*"],
+)
+def test_prepared_files_that_must_not_be_read_are_not_called_damaged(
+    prepared,
+    monkeypatch,
+    pattern,
+):
+    [file] = (prepared / "mnist" / "3.0.1").glob(pattern)
+    truncate(file)
+    open_path = Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_path(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ValueError, match=f"^{file} cannot be read: Permission denied$"):
+        load_images("mnist")
 
 
 def test_images_of_another_size_are_refused(prepared):

@@ -3,6 +3,7 @@
 Tests that prepare whole datasets are slow and need their raw files, which lie in FATHOM_RAW_DIR.
 """
 
+import errno
 import functools
 import gzip
 import hashlib
@@ -21,6 +22,7 @@ from research.data.raw_files import (
     GZIP_MAGIC,
     Content,
     RawFiles,
+    checksum,
     download_raw_files,
     find_raw_files,
     is_reachable,
@@ -110,6 +112,27 @@ def test_tfds_looks_where_the_files_are_placed(needed):
 def test_a_missing_file_is_named(needed, raw_dir):
     (raw_dir / "renamed").unlink()
     assert place_raw_files(needed) == [URL_A]
+
+
+def test_raw_files_that_must_not_be_read_are_named(needed, raw_dir, monkeypatch):
+    refused = raw_dir / "other" / "a.txt"
+    (raw_dir / "renamed").rename(refused)
+
+    def refuse(file):
+        if file == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return checksum(file)
+
+    monkeypatch.setattr("research.data.raw_files.checksum", refuse)
+    message = f"^data=somebodys/small needs a.txt, but {refused} cannot be read: Permission denied$"
+    with pytest.raises(ValueError, match=message):
+        place_raw_files(needed)
+
+
+def test_a_folder_of_raw_files_that_must_not_be_read_is_named(needed, raw_dir, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != raw_dir)
+    with pytest.raises(ValueError, match=f"^data.raw_dir={raw_dir} cannot be read: Permission den"):
+        place_raw_files(needed)
 
 
 def test_damaged_files_are_refused_by_name_together_with_missing_ones(needed, raw_dir):

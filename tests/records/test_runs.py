@@ -1,6 +1,7 @@
 """Reading run directories back, and the numbers that queries take from them."""
 
 import contextlib
+import errno
 import shutil
 from pathlib import Path
 
@@ -120,6 +121,18 @@ def test_a_damaged_table_is_named(tmp_path):
     message = "the profiles of .*run are damaged: remove that directory"
     with pytest.raises(ValueError, match=message):
         _ = Run(tmp_path / "run").profiles
+
+
+def test_a_table_that_must_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(file):
+        raise PermissionError(errno.EACCES, f"Failed to open local file '{file}'")
+
+    make_run(tmp_path / "run")
+    monkeypatch.setattr("research.records.runs.read_file", refuse)
+    with pytest.raises(ValueError, match="profiles of .*run cannot be read: Permission denied$"):
+        _ = Run(tmp_path / "run").profiles
+    damage = Run(tmp_path / "run").find_damage("metrics")
+    assert str(damage) == f"the metrics of {tmp_path / 'run'} cannot be read: Permission denied"
 
 
 def test_the_configuration_is_read_by_dotted_path(finished):
