@@ -187,7 +187,10 @@ def _describe_depth(measured: Measurement) -> str:
 def _describe_rate(measured: Measurement) -> str:
     if measured.sharpness is None:
         return ""
-    text = f"learning rate: {measured.learning_rate:.3g}; sharpness λ = {measured.sharpness:.3g}"
+    rate = f"{measured.learning_rate:.3g}"
+    if not measured.learning_rate:
+        rate = "not known, because the first update is 0"
+    text = f"learning rate: {rate}; sharpness λ = {measured.sharpness:.3g}"
     if measured.ceiling is None:
         return f"{text}, whose ceiling 2(1 + β)/λ is not that of this optimizer"
     formula = "2(1 + β)/((1 + 2β)λ)" if measured.is_nesterov else "2(1 + β)/λ"

@@ -175,7 +175,7 @@ def _check_finite(batch: Any, losses: Sequence[float]) -> None:
         if len(places):
             place = ", ".join(map(str, places[0].tolist()))
             raise ValueError(
-                f"batch{jax.tree_util.keystr(path)} must be finite, because its loss is not, but "
+                f"{_name_leaf(path)} must be finite, because its loss is not, but "
                 f"[{place}] is the first of {len(places)} numbers that are not"
             )
 
@@ -186,12 +186,29 @@ def _describe_batch(batch: Any) -> tuple[str, ...]:
     num_examples = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         num_examples = len(leaf)
-        if is_float_array(leaf) and bool((leaf == leaf[:1]).all()):
-            name = f"batch{jax.tree_util.keystr(path)}"
-            notes.append(f"{name} holds the same numbers for all examples")
+        are_labels = leaf.ndim == 1 and not is_float_array(leaf)
+        if (are_labels or is_float_array(leaf)) and bool((leaf == leaf[:1]).all()):
+            notes.append(f"{_name_leaf(path)} holds the same numbers for all examples")
+        elif are_labels and _differ_in_halves(np.asarray(leaf)):
+            notes.append(
+                f"the halves of {_name_leaf(path)} have no number in common, as if it were "
+                "sorted: shuffle the examples"
+            )
     if num_examples % 2:
         notes.append(f"the last of the {num_examples} examples is in neither half of the batch")
     return tuple(notes)
+
+
+def _differ_in_halves(labels: np.ndarray) -> bool:
+    """Whether labels [B], some of which are equal, have no value in both halves of a batch."""
+    half = len(labels) // 2
+    values = np.unique(labels)
+    common = np.intersect1d(labels[:half], labels[half : 2 * half])
+    return len(values) <= half and not len(common)
+
+
+def _name_leaf(path: Any) -> str:
+    return f"batch{jax.tree_util.keystr(path)}"
 
 
 def _halves(batch: Any) -> tuple[Any, Any]:
@@ -201,21 +218,26 @@ def _halves(batch: Any) -> tuple[Any, Any]:
         TypeError: it holds no arrays.
         ValueError: its arrays have no common leading axis, or too few examples.
     """
-    sizes = set()
+    sizes: dict[int, str] = {}  # with the name of the first array of each size
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        name = _name_leaf(path)
         if not getattr(leaf, "ndim", 0):
-            raise TypeError(f"batch must hold arrays with a leading axis, got {short_repr(leaf)}")
+            raise TypeError(
+                f"{name} must be an array with a leading axis, got {short_repr(leaf)}: "
+                "numpy.asarray makes one of a list"
+            )
         if isinstance(leaf, np.ndarray) and not _is_jax_dtype(leaf.dtype):
             raise TypeError(
-                f"batch{jax.tree_util.keystr(path)} must hold numbers that JAX reads, got "
+                f"{name} must hold numbers that JAX reads, got "
                 f"{leaf.dtype.str}: .astype(numpy.float32) makes such numbers"
             )
-        sizes.add(leaf.shape[0])
+        sizes.setdefault(leaf.shape[0], name)
     if not sizes:
         raise TypeError(f"batch must hold arrays with a leading axis, got {short_repr(batch)}")
     if len(sizes) != 1:
-        raise ValueError(f"all arrays of batch must have as many examples, got {sorted(sizes)}")
-    examples = sizes.pop()
+        got = ", ".join(f"{size} in {name}" for size, name in sizes.items())
+        raise ValueError(f"all arrays of batch must have as many examples, got {got}")
+    [examples] = sizes
     if examples < LEAST_EXAMPLES:
         raise ValueError(f"batch must have at least {LEAST_EXAMPLES} examples, got {examples}")
     half = examples // 2

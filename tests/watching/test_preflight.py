@@ -80,11 +80,16 @@ def test_a_loss_of_zero_and_one_that_is_no_number_are_said(factor):
     ("change", "error", "message"),
     [
         ({"batch": jnp.ones((1, 3))}, ValueError, "at least 2 examples, got 1"),
-        ({"batch": 3.0}, TypeError, "batch must hold arrays with a leading axis, got 3.0"),
+        ({"batch": 3.0}, TypeError, "^batch must be an array with a leading axis, got 3.0"),
+        (
+            {"batch": {"x": jnp.ones((2, 3)), "y": [0, 1]}},
+            TypeError,
+            r"^batch\['y'\]\[0\] must be an array .*, got 0: numpy.asarray makes",
+        ),
         (
             {"batch": (jnp.ones((4, 3)), jnp.ones(5))},
             ValueError,
-            r"all arrays of batch must have as many examples, got \[4, 5\]",
+            r"all arrays of batch must have as many examples, got 4 in batch\[0\], 5 in batch\[1\]",
         ),
         ({"steps": 0}, ValueError, "steps must be a whole number of at least 1"),
         ({"params": {"w": 3}}, TypeError, "params must hold floating-point arrays"),
@@ -138,3 +143,24 @@ def test_what_is_left_out_of_a_batch_and_what_does_not_vary_is_said():
     report = str(research.preflight(linear_loss, PLAIN, jnp.ones((7, 3))))
     assert "batch holds the same numbers for all examples" in report
     assert "the last of the 7 examples is in neither half of the batch" in report
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        ([2] * 8, "batch['y'] holds the same numbers for all examples"),
+        ([0, 0, 0, 1, 2, 2, 3, 3], "the halves of batch['y'] have no number in common"),
+        ([0, 1, 2, 3, 0, 1, 2, 3], ""),
+        ([0, 1, 2, 3, 4, 5, 6, 7], ""),
+    ],
+)
+def test_labels_that_are_all_the_same_or_sorted_are_said(labels, note):
+    batch = {"x": np.eye(8, 3), "y": np.array(labels)}
+    report = str(research.preflight(lambda w, batch: linear_loss(w, batch["x"]), PLAIN, batch))
+    assert note in report
+    assert ("batch['y']" in report) == bool(note)
+
+
+def test_no_learning_rate_is_read_from_a_gradient_of_zero():
+    report = str(research.preflight(linear_loss, PLAIN, np.zeros((4, 3)), optax.sgd(0.1)))
+    assert "learning rate: not known, because the first update is 0" in report
