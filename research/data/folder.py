@@ -295,6 +295,7 @@ def _list_images(
         used_paths += [file.path for file in files]
     remarks = [
         *_describe_classes_like_splits(folder, [] if split_folders else class_names),
+        *_describe_numbered_classes(folder, class_names),
         *_describe_unused(folder, found, used_paths),
         *_describe_nested(folder, used_paths, levels=3 if split_folders else 2),
     ]
@@ -356,6 +357,24 @@ def _describe_classes_like_splits(folder: Path, class_names: list[str]) -> list[
     return [
         f"{folder}: {join_first(like_splits)} is read as a class and not as a split, because "
         f"there are no sub-folders in it, and next to it is {join_first(others)}"
+    ]
+
+
+def _describe_numbered_classes(folder: Path, class_names: list[str]) -> list[str]:
+    """A line if the names of classes are numbers in another order than as text, such as 10 and 2.
+
+    Otherwise class 2 could be taken for the folder 2.
+    """
+    numbers = [int(name) for name in class_names if name.isascii() and name.isdigit()]
+    if len(numbers) < len(class_names) or numbers == sorted(numbers):
+        return []
+    pairs = zip(class_names, sorted(numbers), strict=True)
+    label, name = next(
+        (label, name) for label, (name, number) in enumerate(pairs) if int(name) != number
+    )
+    return [
+        f"{folder}: classes are numbered in the order of their names as text, so folder {name} is "
+        f"class {label}; names such as 02 keep numbers in order"
     ]
 
 

@@ -116,10 +116,12 @@ def _read_prepared_dataset(
     images = _names_of_kind(features, "Image")
     texts = _names_of_kind(features, "Text")
     labels = _names_of_kind(features, "ClassLabel")
-    if label is not None and label not in labels:
+    if label is not None and not labels:
         raise ValueError(
-            f"data.label must be one of {', '.join(labels) or 'none'} for {name}, got {label}"
+            f"data.label must be left out for {name}, which has no class labels, got {label}"
         )
+    if label is not None and label not in labels:
+        raise ValueError(f"data.label must be one of {', '.join(labels)} for {name}, got {label}")
     target = label or _default_label(labels)
     if not texts and not (images and target):
         raise ValueError(

@@ -215,7 +215,8 @@ def _report_unknown_tokens(
     rarity = f"occur fewer than {MIN_OCCURRENCES[vocabulary.unit]} times"
     if len(vocabulary.symbols) == MAX_SYMBOLS:
         rarity = f"are not among the {MAX_SYMBOLS - 1} most frequent ones"
+    verb = "stands" if num_unknown == 1 else "stand"
     notify_once(
-        f"data={name}: {num_unknown} of the {num_tokens} training tokens stand for "
+        f"data={name}: {num_unknown} of the {num_tokens} training tokens {verb} for "
         f"{vocabulary.unit} that {rarity}, as one unknown symbol"
     )

@@ -183,6 +183,13 @@ def test_prepared_files_that_must_not_be_read_are_not_called_damaged(
         load_images("mnist")
 
 
+def test_a_label_of_a_dataset_without_labels_is_refused(prepared):
+    data = make_option("data", "tiny_shakespeare", label="topic")
+    message = "data.label must be left out for tiny_shakespeare, which has no class labels, got top"
+    with pytest.raises(ValueError, match=message):
+        describe(data)
+
+
 def test_images_of_another_size_are_refused(prepared):
     folder = prepared / "mnist" / "3.0.1"
     shutil.copy(prepared / "cifar10" / "3.0.1" / "features.json", folder)

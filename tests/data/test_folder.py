@@ -450,6 +450,16 @@ def test_constant_images_are_refused(tmp_path, value, in_memory_limit):
         load(settings(tmp_path, in_memory_limit=in_memory_limit))
 
 
+def test_classes_whose_numbers_are_not_those_of_their_folders_are_said(tmp_path, capsys):
+    load(settings(write_classes(tmp_path / "numbers", "1", "2", "10", "x")))
+    load(settings(write_classes(tmp_path / "in_order", "01", "02", "10")))
+    assert "numbered" not in capsys.readouterr().err
+    load(settings(write_classes(tmp_path / "as_text", "1", "2", "10")))
+    assert (
+        "as_text: classes are numbered in the order of their names as text, so folder 10 is class 1"
+    ) in capsys.readouterr().err
+
+
 def test_images_that_become_equal_when_they_are_resized_are_told_from_equal_images(
     tmp_path,
     capsys,
