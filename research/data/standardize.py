@@ -8,6 +8,7 @@ import numpy as np
 
 MAX_BLOCK_ELEMENTS = 2**22  # that are converted to float64 at once
 MAX_SAMPLE_ROWS = 2048  # that are looked at to find out what a cast loses
+MIN_SAMPLE_ROWS = 64  # also of large images
 FAINT_SPREAD = 1e-3  # in standard deviations of all inputs
 LOWER_QUANTILE = 0.01
 LEAST_LEFT_OUT = 1.5  # examples at either end, so that one of a few is left out
@@ -128,8 +129,10 @@ def find_faint_features(rows: np.ndarray, standardization: Standardization) -> n
 
 
 def sample_rows(rows: np.ndarray) -> np.ndarray:
-    """At most ``MAX_SAMPLE_ROWS`` of the rows, at equal distances."""
-    step = math.ceil(len(rows) / MAX_SAMPLE_ROWS)
+    """At most ``MAX_SAMPLE_ROWS`` of the rows, fewer of large images, at equal distances."""
+    num_columns = math.prod(rows.shape[1:])
+    num_fitting = max(MIN_SAMPLE_ROWS, MAX_BLOCK_ELEMENTS // num_columns)
+    step = math.ceil(len(rows) / min(MAX_SAMPLE_ROWS, num_fitting))
     return rows[::step]
 
 

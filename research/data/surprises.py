@@ -173,10 +173,10 @@ def _report_faint_features(dataset: Dataset, *, is_per_feature: bool) -> None:
     hint = "a few examples are far from the others"
     if not is_per_feature:
         hint = "data.scaling=per_feature gives each feature a standard deviation of 1"
+    verb = "varies" if len(faint) == 1 else "vary"
     notify_once(
-        f"data={dataset.name}: {len(faint)} of {dataset.x.shape[1]} features, such as feature "
-        f"{faint[0]}, vary by less than a thousandth of the standard deviation of the inputs: "
-        f"{hint}"
+        f"data={dataset.name}: {_count_features(faint, dataset)} {verb} by less than a thousandth "
+        f"of the standard deviation of the inputs: {hint}"
     )
 
 
@@ -191,8 +191,17 @@ def _report_unscaled_features(dataset: Dataset) -> None:
     examples = "all training examples"
     if len(dataset.x) < dataset.examples:
         examples = f"a sample of {len(dataset.x)} of the {dataset.examples} training examples"
+    is_single = len(features) == 1
+    verb = "has" if is_single else "have"
+    scaled = "it is not scaled" if is_single else "they are not scaled"
     notify_once(
-        f"data={dataset.name}: {len(features)} of {dataset.x.shape[1]} features, such as feature "
-        f"{features[0]}, have one value in {examples} and others in evaluation examples: "
-        "they are not scaled"
+        f"data={dataset.name}: {_count_features(features, dataset)} {verb} one value in {examples} "
+        f"and others in evaluation examples: {scaled}"
     )
+
+
+def _count_features(features: np.ndarray, dataset: Dataset) -> str:
+    """The number of features among all, with the first of them."""
+    first = f"feature {features[0]}"
+    example = first if len(features) == 1 else f"such as {first}"
+    return f"{len(features)} of {dataset.x.shape[1]} features, {example},"

@@ -7,6 +7,7 @@ import pytest
 
 from research.config.data_options import ArrayData, Scaling
 from research.data.sources import load
+from research.data.standardize import sample_rows
 from research.data.surprises import count_shared_examples
 
 RNG = np.random.default_rng(0)
@@ -52,11 +53,15 @@ def test_nothing_is_said_of_usual_examples(read):
             r"have mean \d\d\.\d and .* where those of the training inputs are",
         ),
         ({"x": X * UNITS, "x_test": X_TEST * UNITS}, "3 of 4 features, such as feature 1, vary by"),
+        (
+            {"x": X * [1e5, 1, 1e5, 1e5], "x_test": X_TEST * [1e5, 1, 1e5, 1e5]},
+            "1 of 4 features, feature 1, varies by less",
+        ),
         ({"x": X + FAR}, "4 of 4 features, such as feature 0, vary by less than a thousandth"),
         ({"x": X + FAR, "scaling": Scaling.per_feature}, "a few examples are far from the others"),
         (
             {"x": X * ONE_DEAD, "scaling": Scaling.per_feature},
-            "1 of 4 features, such as feature 0, have one value in all training examples",
+            "1 of 4 features, feature 0, has one value in all training .*: it is not scaled",
         ),
         ({"y": X[:, 0] * 1e6, "y_test": X_TEST[:, 0]}, r"a standard deviation of up to 9\.12e\+05"),
         ({"y": X[:, 0] * 1e-4, "y_test": X_TEST[:, 0]}, "targets are not standardized, and theirs"),
@@ -82,3 +87,9 @@ def test_shared_examples_are_counted_with_their_repetitions():
     x = np.array([[1, 2], [3, 4]])
     eval_x = np.array([[3, 4], [5, 6], [3, 4]])
     assert count_shared_examples(x, eval_x) == 2
+
+
+@pytest.mark.parametrize(("columns", "count"), [(1, 2000), (2**12, 1000), (2**17, 64)])
+def test_fewer_rows_of_large_images_are_sampled(columns, count):
+    rows = np.broadcast_to(np.uint8(0), (4000, columns))
+    assert len(sample_rows(rows)) == count
