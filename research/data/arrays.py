@@ -518,7 +518,8 @@ def _find_lost_input(
         number_format: Name of the format in which the network reads them.
     """
     rows = _flatten(_read_file(file, modified_ns).splits["train"]).x
-    lost = find_lost_features(rows, _fit(rows, scaling), np.dtype(number_format))
+    standardization = _fit_file(file, modified_ns, scaling)
+    lost = find_lost_features(rows, standardization, np.dtype(number_format))
     return int(lost[0]) if len(lost) else None
 
 
@@ -530,7 +531,14 @@ def _loses_targets(file: Path, modified_ns: int, number_format: str) -> bool:
     return len(find_lost_features(targets, NOT_STANDARDIZED, np.dtype(number_format))) > 0
 
 
-def _fit(rows: np.ndarray, scaling: Scaling) -> Standardization:
+@functools.lru_cache(maxsize=4)
+def _fit_file(
+    file: Path,
+    modified_ns: int,
+    scaling: Scaling,
+) -> Standardization:
+    """How the inputs of a file are standardized, with arguments as ``_find_lost_input`` has."""
+    rows = _flatten(_read_file(file, modified_ns).splits["train"]).x
     if scaling is Scaling.jointly:
         return fit_standardization(rows)
     return fit_standardization_per_feature(rows)
@@ -556,7 +564,7 @@ def _check_standardized(
     splits = {}
     for name, examples in _read_file(file, modified_ns).splits.items():
         splits[name] = _flatten(examples)
-    standardization = _fit(splits["train"].x, scaling)
+    standardization = _fit_file(file, modified_ns, scaling)
     if np.max(standardization.scale) > 1 / MIN_DEVIATION:
         raise ValueError(
             f"{file}: x must vary by more than {MIN_DEVIATION:g}: multiply it by a constant"
