@@ -21,7 +21,7 @@ from research.diagnosis.observed import (
 )
 from research.gauges.numbering import nearest_layers
 from research.gauges.table import ACTIVATION_RMS, SIGNAL_GRAD
-from research.theory.formats import FORMATS
+from research.theory.formats import FORMATS, option_name
 from research.theory.update_rules import momentum_edge
 
 LEAST_STEPS = 100  # before a run is said not to learn
@@ -156,8 +156,9 @@ def describe_divergence(ctx: RunContext, names: Sequence[str] = ()) -> Finding |
     format_ = ctx.observed.format_
     is_activation = diverged.quantity == "activation"
     if is_activation and format_ in OVERFLOW_FORMATS:
-        largest = 2.0 ** FORMATS[format_].overflow
-        text += f", which exceeds the largest {format_} number, about {largest:.3g}"
+        largest = FORMATS[format_].largest
+        name = option_name(format_)
+        text += f", which exceeds the largest {name} number, about {largest:.3g}"
     elif is_activation and diverged.part == EMBEDDING and step > 0 and not names:
         text += ", so the update before broke the parameters"
     evidence = {}
@@ -269,10 +270,11 @@ def find_overflow(ctx: RunContext) -> Finding | None:
     first_step = int(steps[min(first, len(steps) - 1)])
     _, scales = observed.series("loss_scale")
     scale = float(scales[-1]) if len(scales) else 1.0
+    name = option_name(observed.format_)
     return _make(
         findings.OVERFLOW,
         f"{words.percent(share)} of the last steps were skipped, because the gradient times the "
-        f"loss scale of {scale:.3g} exceeds the largest {observed.format_} number. "
+        f"loss scale of {scale:.3g} exceeds the largest {name} number. "
         f"{words.capitalize(words.name_steps(first_step, None, int(steps[0])))}.",
         first_step=first_step,
         share=share,

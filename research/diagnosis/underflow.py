@@ -14,7 +14,12 @@ from research.diagnosis import findings, words
 from research.diagnosis.findings import Finding, LayerRange, Severity
 from research.diagnosis.observed import Observed, Profile, Settings
 from research.gauges.numbering import nearest_layers
-from research.theory.formats import FORMATS, log_mean_square, smallest_safe_loss_scale
+from research.theory.formats import (
+    FORMATS,
+    log_mean_square,
+    option_name,
+    smallest_safe_loss_scale,
+)
 
 NARROW_RANGE = ("float16", "mixed_float16", "float8_e4m3", "float8_e5m2", "float4_e2m1")
 NOTICED = 0.1  # a layer that loses a larger fraction of its gradient suffers from underflow
@@ -79,8 +84,8 @@ def find_forward_underflow(observed: Observed) -> Finding | None:
         severity=Severity.severe,
         text=(
             f"the signal of {words.name_layers(ranges)} is {size} {since}, and "
-            f"{observed.format_} rounds numbers below {limit / 4:.1g} to zero. A loss scale does "
-            "not change the forward pass."
+            f"{option_name(observed.format_)} rounds numbers below {limit / 4:.1g} to zero. "
+            "A loss scale does not change the forward pass."
         ),
         first_step=int(steps[first]),
         layers=ranges,
@@ -166,7 +171,8 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     first_step = int(steps[_first_of_last_run(is_affected.tolist())])
     text = (
         f"about {words.percent(share)} of the gradient of {words.name_layers(ranges)} is rounded "
-        f"to zero in {observed.format_}, estimated from its norm; measure=full counts it"
+        f"to zero in {option_name(observed.format_)}, estimated from its norm; measure=full counts "
+        "it"
     )
     return Finding(
         kind=findings.UNDERFLOW,
@@ -215,7 +221,7 @@ def _say_not_measured(observed: Observed, settings: Settings) -> Finding | None:
     return Finding(
         kind=findings.NOT_MEASURED,
         severity=Severity.note,
-        text=f"what {observed.format_} loses was not counted; measure=full counts it.",
+        text=f"what {option_name(observed.format_)} loses was not counted; measure=full counts it.",
     )
 
 
@@ -238,7 +244,8 @@ def _lost_in_layers(
 ) -> str:
     where = words.name_layers(ranges)
     lost = words.percent(share)
-    return f"{lost} of the gradient of {where} is zero in {format_} but not in float32"
+    name = option_name(format_)
+    return f"{lost} of the gradient of {where} is zero in {name} but not in float32"
 
 
 def _sufficient_loss_scale(

@@ -9,16 +9,22 @@ from research.diagnosis.findings import LayerRange
 from research.gauges.numbering import layer_with_output
 
 MOST_RANGES = 4  # of layers that are listed
+MOST_DECIMALS = 6  # of a factor close to 1
 WRITTEN_OUT = 4  # powers of ten up to which a ratio is written with its digits
 
 
 def format_factor(value: float) -> str:
-    """Three digits; for a factor close to 1, three digits of its distance from 1."""
+    """Three digits; for a factor close to 1, two digits of its distance from 1.
+
+    >>> format_factor(0.998651)
+    '0.9987'
+    """
     distance = abs(value - 1)
     if value <= 0 or distance >= 0.01:
         return f"{value:.3g}"
-    digits = 3 - math.floor(math.log10(distance + 1e-9))
-    return f"{value:.{min(9, digits)}g}"
+    decimals = 1 - math.floor(math.log10(distance + 1e-9))
+    rounded = round(value, min(MOST_DECIMALS, decimals))
+    return f"{rounded:.{MOST_DECIMALS + 1}g}"
 
 
 def format_ratio(log10: float) -> str:

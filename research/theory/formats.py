@@ -37,17 +37,18 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """The limits of a number format, each as a logarithm to base 2.
+    """The limits of a number format, each but ``largest`` as a logarithm to base 2.
 
     ``smallest_normal``: of the smallest normal number. ``underflow``: of half the smallest
     subnormal number; smaller numbers are rounded to 0. ``overflow``: of the number from which on
-    the format rounds to infinity or NaN.
+    the format rounds to infinity or NaN. ``largest``: the largest finite number itself.
     """
 
     name: str
     smallest_normal: int
     underflow: int
     overflow: float
+    largest: float
 
 
 def _make_format(name: str) -> Format:
@@ -64,10 +65,16 @@ def _make_format(name: str) -> Format:
         smallest_normal=smallest_normal,
         underflow=smallest_normal - info.nmant - 1,
         overflow=largest_exponent + float(np.log2(midpoint)),
+        largest=float(info.max),
     )
 
 
 FORMATS = {name: _make_format(name) for name in _TYPES}
+
+
+def option_name(format_: str) -> str:
+    """A format as ``precision`` names it: ``float8_e4m3`` for the type ``float8_e4m3fn``."""
+    return format_.removesuffix("fn")
 
 
 def underflow_fraction(
