@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from research.config.options import Precision
 from research.config.schema import OPTIONS, selector_of
@@ -17,7 +18,7 @@ from research.diagnosis import findings
 from research.diagnosis.depth import BAND
 from research.diagnosis.findings import Finding, Remedy
 from research.diagnosis.observed import FORGOTTEN, Settings
-from research.diagnosis.prediction import factor_with
+from research.diagnosis.prediction import factor_with, parse_value, with_change
 from research.diagnosis.underflow import NARROW_RANGE
 
 MOST_REMEDIES = 3
@@ -37,6 +38,7 @@ USUAL_RATES = {
     "rmsprop": 0.001,
     "lion": 0.0001,
 }
+RATES = ("optimizer.learning_rate", "optimizer.end_value")
 USUAL_RANGE = 3.0  # a rate that differs from the usual one by more is suspected first
 TINY_RATE = 1 / 30  # of the usual rate, below which some hundred updates hardly change a network
 RISEN = 1.5  # times the learning rate at the lowest loss, from which on it is blamed
@@ -133,13 +135,15 @@ class Advice:
     remedies: Iterator[Remedy]
 
 
-def advise(situation: Situation) -> Finding:
+def advise(situation: Situation, advised: Sequence[Remedy] = ()) -> Finding:
     """The finding with its cause and at most three remedies.
 
-    A finding of an earlier part of the run, and a note, get none.
+    A finding of an earlier part of the run, and a note, get none. A change that contradicts one
+    that is advised already is left out.
 
     Args:
         situation: the finding and what its advice depends on.
+        advised: what findings before this one advise.
     """
     finding = situation.finding
     rule = RULES.get(finding.kind)
@@ -151,9 +155,10 @@ def advise(situation: Situation) -> Finding:
     blames_rate = False
     for offered in advice.remedies:
         remedy = with_usual_rate(offered, situation.settings)
-        blames_rate = blames_rate or remedy != offered
-        if not is_set(remedy.change, situation.settings) and remedy not in remedies:
+        is_new = not is_set(remedy.change, situation.settings) and remedy not in remedies
+        if is_new and not contradicts(remedy, [*advised, *remedies], situation.settings):
             remedies.append(remedy)
+            blames_rate = blames_rate or remedy != offered
         if len(remedies) == MOST_REMEDIES:
             break
     cause = advice.cause
@@ -190,6 +195,49 @@ def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
         return remedy
     change = f"{remedy.change} optimizer.learning_rate={usual:g}"
     return dataclasses.replace(remedy, change=change)
+
+
+def contradicts(remedy: Remedy, advised: Sequence[Remedy], settings: Settings) -> bool:
+    """Whether a change raises a number that another one lowers, or the other way round.
+
+    Args:
+        remedy: the change.
+        advised: the other changes.
+        settings: the run's configuration by dotted path.
+    """
+    is_raised = _raised_numbers(remedy, settings)
+    for other in advised:
+        is_raised_by_other = _raised_numbers(other, settings)
+        for path in is_raised.keys() & is_raised_by_other.keys():
+            if is_raised[path] != is_raised_by_other[path]:
+                return True
+    return False
+
+
+def _raised_numbers(remedy: Remedy, settings: Settings) -> dict[str, bool]:
+    """Whether each number that a change sets becomes larger, by the path of the setting.
+
+    The learning rates of two optimizers say nothing of each other, so a change of the optimizer
+    neither raises nor lowers its numbers. Of a schedule, the greatest learning rate counts.
+    """
+    overrides = dict(word.split("=", 1) for word in remedy.change.split() if "=" in word)
+    if "optimizer" in overrides:
+        return {}
+    is_raised = {}
+    for path, value in overrides.items():
+        now = settings.get(path)
+        new: Any = parse_value(value)
+        if path in RATES:
+            path = "optimizer.learning_rate"
+            now = peak_rate(settings)
+            new = peak_rate(with_change(settings, remedy.change))
+        if _is_number(now) and _is_number(new) and new != now:
+            is_raised[path] = new > now
+    return is_raised
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_set(change: str, settings: Settings) -> bool:
@@ -349,9 +397,10 @@ def _rate_in_words(settings: Settings) -> str:
 
 
 def _path_of_peak(settings: Settings) -> str:
-    first = settings.get("optimizer.learning_rate") or 0.0
-    last = settings.get("optimizer.end_value") or 0.0
-    return "optimizer.end_value" if last > first else "optimizer.learning_rate"
+    path, end_path = RATES
+    first = settings.get(path) or 0.0
+    last = settings.get(end_path) or 0.0
+    return end_path if last > first else path
 
 
 def _smaller_rate(settings: Settings) -> Iterator[Remedy]:
@@ -707,7 +756,10 @@ def describe_risen_rate(finding: Finding) -> str:
 def _lower_peak(settings: Settings, best: float) -> Iterator[Remedy]:
     """A rate that does not rise beyond the one at which the loss was lowest."""
     path = _path_of_peak(settings)
-    yield Remedy(f"optimizer.schedule=cosine optimizer.learning_rate={best:.2g}", COSINE)
+    falling = f"optimizer.schedule=cosine optimizer.learning_rate={best:.2g}"
+    if path != "optimizer.learning_rate":
+        falling += f" {path}=0"
+    yield Remedy(falling, COSINE)
     yield Remedy(f"{path}={best:.2g}", EDGE, note=f"now {peak_rate(settings):g}")
     yield from _smaller_rate(settings)
 
@@ -735,15 +787,23 @@ def _larger_steps(settings: Settings) -> Iterator[Remedy]:
     rate = settings.get("optimizer.learning_rate") or 0.0
     usual = _usual_rate(settings)
     yield Remedy(f"optimizer.learning_rate={usual:g}", EDGE, note=f"now {rate:g}")
-    yield from _other_optimizer(settings)
+    yield from _adaptive_optimizer(settings)
 
 
 def _other_optimizer(settings: Settings) -> Iterator[Remedy]:
+    """An adaptive optimizer, and a rate on the other side of the usual one."""
     rate = settings.get("optimizer.learning_rate") or 0.0
+    yield from _adaptive_optimizer(settings)
+    if peak_rate(settings) >= _usual_rate(settings):
+        yield from _smaller_rate(settings)
+    else:
+        larger = SMALLER_RATE * rate
+        yield Remedy(f"optimizer.learning_rate={larger:.3g}", EDGE, note=f"now {rate:g}")
+
+
+def _adaptive_optimizer(settings: Settings) -> Iterator[Remedy]:
     if settings.get("optimizer.kind") not in ("adam", "adamw", "muon", "lion"):
         yield Remedy("optimizer=adam optimizer.learning_rate=0.001", ADAM)
-    yield from _smaller_rate(settings)
-    yield Remedy(f"optimizer.learning_rate={SMALLER_RATE * rate:.3g}", EDGE, note=f"now {rate:g}")
 
 
 def _advise_dead_units(situation: Situation) -> Advice:
@@ -802,11 +862,17 @@ def _advise_overfitting(situation: Situation) -> Advice:
 
 
 def _regularise(situation: Situation) -> Iterator[Remedy]:
+    """More of each regularisation that the run has less of."""
     settings = situation.settings
-    yield Remedy("train.input_noise=1", NOISE)
-    if settings.get("model.dropout") is not None:
-        yield Remedy("model.dropout=0.5", DROPOUT)
-    yield Remedy("optimizer.weight_decay=0.01", DECAY)
+    choices = (
+        ("train.input_noise", 1.0, NOISE),
+        ("model.dropout", 0.5, DROPOUT),
+        ("optimizer.weight_decay", 0.01, DECAY),
+    )
+    for path, value, source in choices:
+        now = settings.get(path)
+        if now is not None and now < value:
+            yield Remedy(f"{path}={value:g}", source)
 
 
 RULES: dict[findings.Kind, Callable[[Situation], Advice]] = {

@@ -290,11 +290,11 @@ def with_change(settings: Mapping[str, Any], change: str) -> dict[str, Any]:
                 if group == path and name not in valid:
                     del changed[old]
         else:
-            changed[path] = _parse(value)
+            changed[path] = parse_value(value)
     return changed
 
 
-def _parse(value: str) -> Any:
+def parse_value(value: str) -> Any:
     """A number, a truth value or no value where the text is one."""
     if value == "null":
         return None

@@ -15,7 +15,7 @@ from research.diagnosis.depth import fit as fit
 from research.diagnosis.depth import log_profile as log_profile
 from research.diagnosis.depth import skipped_layers as skipped_layers
 from research.diagnosis.depth_findings import DepthContext, describe_healthy, find_depth_findings
-from research.diagnosis.findings import HEALTHY, Finding, Severity, order_findings
+from research.diagnosis.findings import HEALTHY, Finding, Remedy, Severity, order_findings
 from research.diagnosis.observed import Divergence, Observed, Settings, Theory
 from research.diagnosis.training_findings import (
     RunContext,
@@ -150,7 +150,8 @@ def judge(
     if divergence_finding is not None:
         found = [divergence_finding, *as_warnings(found)]
     if with_advice:
-        found = add_advice(found, settings, history, divergence)
+        ordered = _with_first_cause(ctx, order_findings(found))
+        found = add_advice(ordered, settings, history, divergence)
     return with_loss(make_verdict(ctx, found, divergence), observed)
 
 
@@ -187,10 +188,11 @@ def add_advice(
 ) -> list[Finding]:
     """The findings with what to try.
 
-    Where another finding explains that a run does not learn, the advice is that finding's.
+    Where another finding explains that a run does not learn, the advice is that finding's. What a
+    finding advises does not contradict what those before it advise.
 
     Args:
-        found: the findings.
+        found: the findings, the most severe first.
         settings: the run's configuration by dotted path.
         history: the gradient over depth.
         divergence: where numbers stopped being finite.
@@ -202,6 +204,7 @@ def add_advice(
     initial_names = [finding.kind.name for finding in lasting if finding.first_step == start]
     is_explained = any(kind in EXPLAINS_PLATEAU for kind in kinds)
     advised = []
+    remedies: list[Remedy] = []
     for finding in found:
         if finding.kind is findings.NOT_LEARNING and is_explained:
             advised.append(finding)
@@ -215,7 +218,9 @@ def add_advice(
             quantity=divergence.quantity if divergence else "",
             was_healthy=history.is_healthy_first(),
         )
-        advised.append(advise(situation))
+        with_remedies = advise(situation, remedies)
+        remedies.extend(with_remedies.remedies)
+        advised.append(with_remedies)
     return advised
 
 

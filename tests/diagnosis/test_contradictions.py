@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from research.config.schema import Config, make_option
+from research.diagnosis import findings
+from research.diagnosis.advice import RULES
+from research.diagnosis.depth import make_history
+from research.diagnosis.findings import Finding, Severity
 from research.diagnosis.observed import Observed, Theory
 from research.diagnosis.prediction import predict
-from research.diagnosis.verdict import judge
+from research.diagnosis.verdict import add_advice, judge
 
 from .profiles import (
     DEPTH,
@@ -356,4 +360,110 @@ def test_a_verdict_says_whether_the_run_learns(signal):
 
     assert verdict.sentence.endswith(
         "Over the last 20 steps the training loss is 1.26, and that of chance 2.30."
+    )
+
+
+EVIDENCE = {
+    "chance_loss": LN_10,
+    "lowest_loss": 2.2,
+    "highest_loss": 2.4,
+    "smallest": 1e-12,
+}
+RATES = (1e-7, 0.003, 0.03, 5.0)
+SATURATED = {"init__gain": 3.0, "activation__kind": "tanh", "optimizer__learning_rate": 1e-7}
+UPDATES = (
+    {"optimizer__kind": "momentum"},
+    {"optimizer__kind": "adam", "optimizer__epsilon": 1e-8},
+    {"optimizer__kind": "sgd", "optimizer__weight_decay": 1.0},
+    {"optimizer__kind": "adamw", "optimizer__weight_decay": 1e-3, "optimizer__epsilon": 1e-8},
+    {"optimizer__schedule": "linear", "optimizer__end_value": 1.0},
+)
+
+
+def directions(run, found):
+    """For each number that advice sets, the change that raises it and the one that lowers it."""
+    raised = {}
+    peak = max(run["optimizer.learning_rate"], run.get("optimizer.end_value", 0.0))
+    for finding in found:
+        for remedy in finding.remedies:
+            if "optimizer=" in remedy.change:
+                continue  # the rates of two optimizers cannot be compared
+            for override in remedy.change.split():
+                path, _, value = override.partition("=")
+                now = run.get(path)
+                if path in ("optimizer.learning_rate", "optimizer.end_value"):
+                    path = "rate"
+                    now = peak
+                if type(now) is not float or override == "optimizer.end_value=0":
+                    continue
+                raised.setdefault(path, {})[float(value) > now] = remedy.change
+    return raised
+
+
+def make_findings(kinds, is_initial, ratio):
+    """Severe findings of some kinds, of a run that learned up to step 50 or never."""
+    found = []
+    for kind in kinds:
+        evidence = {**EVIDENCE, "median": ratio, "largest": ratio}
+        if kind is findings.SLOW_DIVERGENCE:
+            evidence |= {"best_step": 50.0, "best_learning_rate": 1e-3, "last_learning_rate": 1e-3}
+        first_step = 0 if is_initial else 60
+        found.append(Finding(kind, Severity.severe, "", first_step=first_step, evidence=evidence))
+    return found
+
+
+def various_settings():
+    """Settings with learning rates far below and above the usual one."""
+    for updates in UPDATES:
+        for rate in RATES:
+            yield settings(**{"optimizer__learning_rate": rate, **updates})
+    yield settings(model__depth=8, **SATURATED)
+
+
+def test_no_two_pieces_of_advice_contradict_each_other():
+    """Four findings of one run at once, early and late, with large and small updates."""
+    history = make_history(np.arange(1), HEALTHY[None])
+    kinds = list(RULES)
+    for run in various_settings():
+        for is_initial, ratio in ((True, 1e-9), (True, 0.5), (False, 1e-9), (False, 0.5)):
+            for first in range(0, len(kinds), 4):
+                chosen = [*kinds[first:], *kinds[:first]]
+                found = make_findings(chosen[:4], is_initial, ratio)
+                advised = add_advice(found, run, history, None)
+                for path, changes in directions(run, advised).items():
+                    assert len(changes) == 1, (path, changes, run["optimizer.learning_rate"])
+
+
+def test_a_tiny_rate_is_only_raised():
+    losses = np.full(200, LN_10)
+    changed = settings(optimizer__kind="sgd", optimizer__learning_rate=1e-7)
+
+    verdict = judge_rows(*repeat(HEALTHY, 200), settings=changed, observed=observe(losses))
+
+    assert verdict.findings[0].advice == (
+        "The updates are too small: try optimizer.learning_rate=0.1 (now 1e-07) or optimizer=adam "
+        "and optimizer.learning_rate=0.001."
+    )
+
+
+def test_regularisation_is_only_made_stronger():
+    found = Finding(findings.OVERFITTING, Severity.warning, "", first_step=0)
+    run = settings(train__input_noise=0.1, model__dropout=0.7, optimizer__weight_decay=0.1)
+
+    (advised,) = add_advice([found], run, make_history(np.arange(1), HEALTHY[None]), None)
+
+    assert [remedy.change for remedy in advised.remedies] == ["train.input_noise=1"]
+
+
+def test_a_schedule_that_falls_does_not_keep_the_end_of_one_that_rose():
+    evidence = {"best_step": 50.0, "best_learning_rate": 0.5, "last_learning_rate": 5.0}
+    found = Finding(findings.SLOW_DIVERGENCE, Severity.severe, "", first_step=60, evidence=evidence)
+    run = settings(
+        optimizer__schedule="linear", optimizer__learning_rate=0.001, optimizer__end_value=5.0
+    )
+
+    (advised,) = add_advice([found], run, make_history(np.arange(1), HEALTHY[None]), None)
+
+    assert advised.remedies[0].change == (
+        "optimizer.schedule=cosine optimizer.learning_rate=0.5 optimizer.end_value=0"
     )

@@ -440,7 +440,7 @@ def test_a_loss_that_is_huge_for_a_moment_does_not_look_learned_afterwards():
             0.1,
             0.5,
             "The learning rate was 0.1 at step 199 and is 0.5 at the end",
-            "optimizer.schedule=cosine optimizer.learning_rate=0.1",
+            "optimizer.schedule=cosine optimizer.learning_rate=0.1 optimizer.end_value=0",
         ),
         (
             {"optimizer__learning_rate": 0.02, "optimizer__weight_decay": 0.2},
