@@ -380,10 +380,11 @@ def _theory_in_words(theory: Theory) -> str:
     factor = words.format_factor(theory.factor)
     if not theory.margin:
         return f", where theory expects {factor}"
-    if theory.margin >= theory.factor:
+    margin = f"{theory.margin:.1g}"
+    if float(margin) >= float(factor):
         return f", where {UNSTABLE}" if theory.is_unstable else ""
     remark = f", but {UNSTABLE}" if theory.is_unstable else ""
-    return f", where theory expects {factor} ± {theory.margin:.1g} at this width{remark}"
+    return f", where theory expects {factor} ± {margin} at this width{remark}"
 
 
 def describe_healthy(ctx: DepthContext) -> str:

@@ -1,6 +1,5 @@
 """Verdicts of earlier versions that contradicted their own numbers, or said nothing of a fault."""
 
-import dataclasses
 import math
 import re
 
@@ -253,8 +252,9 @@ def test_theory_is_shown_with_its_margin():
     assert re.search(r"theory expects [\d.]+ ± [\d.e-]+ at this width", verdict.sentence)
 
 
-def test_theory_is_left_out_where_its_margin_says_that_it_knows_nothing():
-    theory = dataclasses.replace(predict_for("tanh", 0.5), margin=1.0)
+@pytest.mark.parametrize("margin", [1.0, 0.99])
+def test_theory_is_left_out_where_its_margin_says_that_it_knows_nothing(margin):
+    theory = Theory(1.0, margin)
     verdict = judge_rows(geometric(theory.factor), theory=theory)
     assert "at initialisation" in verdict.sentence
     assert "theory" not in verdict.sentence
