@@ -192,9 +192,9 @@ def gauges_page() -> str:
         "coordinates, m of iterations, P of parameters.",
         _diagnostics_table(DIAGNOSTICS),
         "## Metrics: `metrics.parquet`",
-        "One row a step. `run.json` has the final value of some: the mean over the last epoch, or "
-        "the last evaluation. Of a loop that `fathom.Monitor` records, the mean is over the last "
-        "tenth of the steps that were logged.",
+        "One row a step. `run.json` has the final value of some: the mean over as many of the last "
+        "steps as an epoch has, or the last evaluation. Of a loop that `fathom.Monitor` records, "
+        "the mean is over the last tenth of the steps that were logged.",
         _table(
             ["metric", "meaning", "has a value at", "final", "W&B"],
             [_metric_cells(metric) for metric in METRICS],

@@ -19,7 +19,7 @@ from research.benchmark.device_rows import FULL, make_rows
 from research.benchmark.rows import ROWS
 from research.cli.parser import COMMANDS
 from research.config import options, schema
-from research.diagnosis import findings
+from research.diagnosis import findings, observed, training_findings, underflow
 from research.gauges import table as gauge_table
 from research.gauges.table import (
     DIAGNOSTICS,
@@ -362,6 +362,64 @@ def test_a_table_has_every_kind_of_finding():
         assert f"| `{kind.name}` | {kind.severity.name} | {kind.meaning} |\n" in text
     for name in options.STOP_KINDS:
         assert f"`{name}`" in text.partition("`diagnose.stop` lists")[2]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "numbers"),
+    [
+        ("`forward_underflow`", [underflow.NORMAL_INPUT]),
+        ("`underflow`", [f"{underflow.NOTICED:.0%}", f"{underflow.NOTICED_ESTIMATE:.0%}"]),
+        ("`overflow`", [f"{training_findings.MOSTLY_SKIPPED:.0%}"]),
+        ("`vanishing`, `dead`", [f"{observed.FITTED:.0%}"]),
+        ("`exploding`", [f"{observed.LEARNED:.0%}"]),
+        (
+            "`not_learning`",
+            [f"{training_findings.AT_CHANCE:.0%}", training_findings.BETTER_THAN_CHANCE],
+        ),
+        (
+            "`slow_divergence`",
+            [
+                training_findings.SPIKE_WINDOW,
+                f"{observed.FORGOTTEN:.0%}",
+                f"{training_findings.LOST_HALF:.0%}",
+                f"{training_findings.CERTAIN_DEVIATIONS:g}",
+            ],
+        ),
+        (
+            "`spike`",
+            [
+                training_findings.SPIKE_RATIO,
+                f"{training_findings.SPIKE_DEVIATIONS:g}",
+                training_findings.DEVIATIONS_PER_MAD,
+                f"{training_findings.SPIKE_SHARE:.0%}",
+                f"{training_findings.LOST_AGAIN:g}",
+                f"{training_findings.LOST_SHARE:.0%}",
+                f"{training_findings.NEAR_CHANCE:.0%}",
+            ],
+        ),
+        (
+            "`dead_units`, `saturated`",
+            [training_findings.MOSTLY_DEAD, training_findings.MOSTLY_SATURATED],
+        ),
+        (
+            "`update_ratio`",
+            [
+                training_findings.LARGE_UPDATE,
+                training_findings.SMALL_UPDATE,
+                training_findings.USUAL_SHARE,
+            ],
+        ),
+        ("`overfitting`", [training_findings.RISE_OF_HELD_OUT]),
+        ("`fitted`", [f"{observed.FITTED:.0%}"]),
+        ("`edge_of_stability`", [f"{training_findings.EDGE:.0%}"]),
+    ],
+)
+def test_the_criteria_of_findings_have_the_numbers_of_the_code(kinds, numbers):
+    text = page("docs/guides/measurements.md").partition("| finding | holds where |")[2]
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {kinds} |")]
+    for number in numbers:
+        words = str(number).replace("%", " %")
+        assert re.search(rf"(?<![\d.]){re.escape(words)}(?![\d.]\d)", row), (words, row)
 
 
 def test_every_gauge_and_inspection_is_explained():

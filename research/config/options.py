@@ -563,7 +563,9 @@ class Optimizer:
     )
     clip_threshold: float = setting(
         1.0,
-        "The bound that clipping enforces.",
+        "The bound on the norm of the whole gradient (global_norm), on each element's magnitude "
+        "(value), or on the norm of a unit's gradient over that of its weights, which counts as at "
+        "least 1e-3 (adaptive).",
         gt=0,
         traced=True,
         only_with={"clip": (Clip.global_norm, Clip.value, Clip.adaptive)},

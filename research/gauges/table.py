@@ -338,7 +338,8 @@ SIGNAL_VARIATION = Gauge(
 )
 SIGNAL_CORRELATION = Gauge(
     "signal_correlation",
-    "Mean cosine between the forward signals of two examples of the batch.",
+    "Mean cosine between the forward signals of two examples of the batch. NaN for a batch of one; "
+    "a signal of zeros counts as 0.",
     Entries.SIGNALS,
     Level.full,
     Site.FORWARD,
@@ -383,7 +384,8 @@ UPDATE_NORM = Gauge(
 )
 UPDATE_RATIO = Gauge(
     "update_ratio",
-    "update_norm over weight_norm: ‖Δθ‖/‖θ‖, with the parameters θ before the update.",
+    "update_norm over weight_norm: ‖Δθ‖/‖θ‖, with the parameters θ before the update. NaN where "
+    "they are all zero.",
     Entries.LAYERS,
     Level.full,
     Site.UPDATE,
@@ -566,7 +568,8 @@ METRICS = (
     ),
     Metric(
         "learning_rate",
-        "Learning rate of the step.",
+        "Learning rate of the step, also where it was skipped; without the factor of "
+        "model.parametrization on hidden weights.",
         "train/learning_rate",
     ),
     Metric(
@@ -581,7 +584,7 @@ METRICS = (
     ),
     Metric(
         "epoch",
-        "Passes over the training examples before the step.",
+        "Passes over the training examples before the step: its number over the steps of an epoch.",
         "train/epoch",
         MetricSource.HOST,
     ),
