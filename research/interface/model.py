@@ -9,11 +9,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from research.data.standardize import Standardization
 from research.models.architecture import ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
 from research.runner.kept import load_kept_run, read_config
-from research.training.objective import graph_of, normalize_inputs
+from research.training.objective import graph_of
 from research.training.precision import precision_context
 
 
@@ -24,23 +25,23 @@ class TrainedModel:
     Attributes:
         module: the Flax NNX module with its weights: ``nnx.state(model.module)`` is their tree.
         hp: the hyperparameters, which the module reads in each pass.
-        offset: what is subtracted from the inputs.
-        scale: what they are then multiplied by.
+        offset: what is subtracted from the inputs, one number or one for each [1, inputs].
+        scale: what they are then multiplied by, of the same shape.
         precision: the number format of the run.
     """
 
     module: Stack
     hp: HParams
-    offset: Array
-    scale: Array
+    offset: np.ndarray
+    scale: np.ndarray
     precision: str
 
     def __call__(self, x: Any) -> Array:
         """The outputs of the network in evaluation.
 
         Args:
-            x: examples as the dataset holds them, before standardisation: numbers [B, inputs], or
-                with more axes, or tokens [B, T].
+            x: examples as you gave them or as the dataset holds them, before standardisation:
+                numbers [B, inputs], or with more axes, or tokens [B, T].
 
         Returns:
             Logits [B, C]; of a language model [B, T, C]; of a regression its outputs.
@@ -54,9 +55,11 @@ class TrainedModel:
             rows = rows.reshape(len(rows), -1)
             if rows.shape[1] != arch.inputs:
                 raise ValueError(f"an example must have {arch.inputs} numbers, got {rows.shape[1]}")
-        data = {"offset": self.offset, "scale": self.scale}
+            standardization = Standardization(self.offset, self.scale, is_constant=False)
+            rows = standardization.apply(rows)
+        dtype = jnp.int32 if arch.vocabulary else arch.dtype
         with precision_context(self.precision):
-            inputs = normalize_inputs(arch, data, jnp.asarray(rows))
+            inputs = jnp.asarray(rows, dtype)
             outputs, _ = self.module(inputs, {}, ForwardContext(self.hp, train=False))
         return outputs
 
@@ -75,10 +78,11 @@ def load_model(directory: Path) -> TrainedModel:
         kept = load_kept_run(directory)
         graph = graph_of(kept.setup.program_config.architecture, kept.hp)
         module = nnx.merge(graph, kept.state.params, kept.state.model_state)
+    standardization = kept.setup.dataset.standardization
     return TrainedModel(
         module=module,
         hp=kept.hp,
-        offset=kept.setup.data["offset"],
-        scale=kept.setup.data["scale"],
+        offset=np.asarray(standardization.offset),
+        scale=np.asarray(standardization.scale),
         precision=precision,
     )

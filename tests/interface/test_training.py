@@ -1,15 +1,17 @@
 """``research.train`` and ``research.sweep`` in this process, and the trained network."""
 
+import dataclasses
 import logging
 import os
 import shutil
 import signal
 import sys
 import threading
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -19,11 +21,17 @@ from hydra.core.override_parser.types import ChoiceSweep
 
 import fathom
 import research
+from research.config import schema
+from research.config.data_options import Scaling
 from research.config.errors import UsageError
 from research.config.override_checks import parse_overrides
 from research.data.sources import load as load_data
+from research.interface import model as trained_model
+from research.models.architecture import ForwardContext
 from research.reporting.collection import Runs
-from research.runner.kept import read_config
+from research.runner.kept import KeptRun, read_config
+from research.runner.run_setup import make_run_setup
+from research.training.objective import make_model
 
 from ..reporting.recorded import record_run
 
@@ -74,6 +82,34 @@ def test_train_returns_the_run_and_leaves_the_process_as_it_was(workplace, proce
     assert run.status == "done"
     assert run["skip.kind"] == "identity"
     assert run.directory.parent.name == "one"
+
+
+def test_a_trained_network_reads_examples_as_they_were_before_they_were_standardised(monkeypatch):
+    config = schema.Config(
+        model=schema.make_option("model", "mlp", depth=1, width=4),
+        data=schema.make_option("data", "noise", scaling=Scaling.per_feature),
+    )
+    setup = make_run_setup(config)
+    hp = jax.tree.map(lambda values: values[0], setup.hp)
+    module = make_model(setup.program_config.architecture, hp, jax.random.key(0))
+    state = TrainedState(nnx.state(module, nnx.Param), nnx.state(module, nnx.Not(nnx.Param)))
+    kept = KeptRun(config, setup, state, hp)
+    monkeypatch.setattr(trained_model, "read_config", lambda directory: config)
+    monkeypatch.setattr(trained_model, "load_kept_run", lambda directory: kept)
+    examples = setup.dataset.eval_x[:8]
+
+    outputs = trained_model.load_model(Path())(examples)
+
+    rows = setup.dataset.x
+    inputs = (examples - np.mean(rows, axis=0)) / np.std(rows, axis=0)
+    expected, _ = module(jnp.asarray(inputs, jnp.float32), {}, ForwardContext(hp, train=False))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+@dataclasses.dataclass
+class TrainedState:
+    params: nnx.State
+    model_state: nnx.State
 
 
 @pytest.mark.slow
