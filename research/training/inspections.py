@@ -259,8 +259,9 @@ def _preconditioned_sharpness(snapshot: Snapshot) -> Diagnostics:
     """The greatest eigenvalue of P^(-½) H P^(-½), and its error bound.
 
     H is the Hessian of the training loss. P is the diagonal matrix by which the next update
-    divides, if its gradient is that of the training loss. In the coordinates u = P^½ θ the Hessian
-    is this matrix, so the same method measures it. Cost: 33 gradients and their derivatives.
+    divides, if its gradient is that of the training loss, which is clipped as in a step. In the
+    coordinates u = P^½ θ the Hessian is this matrix, so the same method measures it. Cost: 33
+    gradients and their derivatives.
 
     References:
         Cohen et al., Adaptive gradient methods at the edge of stability, 2022, §3.
@@ -268,7 +269,8 @@ def _preconditioned_sharpness(snapshot: Snapshot) -> Diagnostics:
     gradient = _mean_gradient(snapshot)
     params = snapshot.state.params
     optimizer = make_optimizer(snapshot.hp.optimizer, snapshot.arch.hidden_rate)
-    _, next_state = optimizer.update(gradient(params), snapshot.state.opt_state, params)
+    clipped = clip_gradient(snapshot.hp.optimizer, gradient(params), params)
+    _, next_state = optimizer.update(clipped, snapshot.state.opt_state, params)
     divisors = preconditioner(snapshot.hp.optimizer, next_state)
     roots = jax.tree.map(jnp.sqrt, divisors)
 
