@@ -15,6 +15,18 @@ Unit = enum.Enum("Unit", ["characters", "bytes", "words"])
 WordVectors = enum.Enum("WordVectors", ["learned", "one_hot"])
 Scaling = enum.Enum("Scaling", ["jointly", "per_feature"])
 
+DRAWN_SCALING = (
+    "jointly leaves examples as they are drawn: standard normal (noise), evenly from -1 to 1 "
+    "(function); per_feature standardises each feature by itself."
+)
+DRAWN_MEAN = (
+    "Mean of what the network reads; with scaling=jointly, what is added to each number after "
+    "input_scale."
+)
+DRAWN_SCALE = (
+    "Standard deviation of what the network reads; with scaling=jointly, the factor on the numbers "
+    "as they are drawn."
+)
 LABEL_NOISE = (
     "Share of training labels that are drawn anew, evenly from all classes, so that of C classes "
     "one in C of them stays right."
@@ -53,10 +65,10 @@ class FunctionData(SplitData):
     name: DataKind = DataKind.function
     scaling: Scaling = setting(
         Scaling.jointly,
-        "Standardise over all elements of all examples, or each feature by itself.",
+        DRAWN_SCALING,
     )
-    input_mean: float = setting(0.0, "Mean of what the network reads.")
-    input_scale: float = setting(1.0, "Standard deviation of what the network reads.", gt=0)
+    input_mean: float = setting(0.0, DRAWN_MEAN)
+    input_scale: float = setting(1.0, DRAWN_SCALE, gt=0)
     examples: int = setting(1024, "Examples of each split.", ge=2)
     function: Function = setting(Function.sine, "The function f.")
     grid: bool = setting(False, "Whether training inputs are evenly spaced instead of random.")
@@ -70,10 +82,10 @@ class NoiseData(Data):
     name: DataKind = DataKind.noise
     scaling: Scaling = setting(
         Scaling.jointly,
-        "Standardise over all elements of all examples, or each feature by itself.",
+        DRAWN_SCALING,
     )
-    input_mean: float = setting(0.0, "Mean of what the network reads.")
-    input_scale: float = setting(1.0, "Standard deviation of what the network reads.", gt=0)
+    input_mean: float = setting(0.0, DRAWN_MEAN)
+    input_scale: float = setting(1.0, DRAWN_SCALE, gt=0)
     label_noise: float = setting(0.0, LABEL_NOISE, ge=0, le=1)
     crop: int = setting(0, CROP, ge=0)
     flip: bool = setting(False, "Whether half of the training images are mirrored.")

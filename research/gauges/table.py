@@ -739,7 +739,8 @@ DIAGNOSTICS = (
         "preconditioned_sharpness",
         f"Greatest eigenvalue of P^(-½) H P^(-½), with the Hessian H of the training loss of "
         f"{OF_SHARPNESS}. P is the diagonal matrix by which the next update would divide if its "
-        "gradient were that of these examples (adam, adamw, rmsprop, adagrad).",
+        "gradient were that of these examples, clipped as in a step (adam, adamw, rmsprop, "
+        "adagrad).",
         "[]",
         "preconditioned_sharpness",
         tracked=True,
@@ -779,7 +780,8 @@ DIAGNOSTICS = (
     Diagnostic(
         "output_change",
         f"Root mean square of the change of the outputs for {OF_FIRST_BATCH} by one step of "
-        "gradient descent on the weights, with the gradient of these examples' loss and the rate "
+        "gradient descent on weights and token vectors (biases, norms' parameters and learned "
+        "scales stay), with the gradient of these examples' loss and the rate "
         "optimizer.learning_rate.",
         "[]",
         "output_change",

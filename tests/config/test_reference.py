@@ -95,7 +95,7 @@ def test_a_setting_says_what_it_needs():
 
 
 def test_declarations_that_say_the_same_are_one_row():
-    assert len(rows_of("data.scaling")) == 1
+    assert len(rows_of("data.label_noise")) == 1
     assert len(rows_of("skip.branch_scale")) == 2
 
 

@@ -92,7 +92,7 @@ def test_a_trained_network_reads_examples_as_they_were_before_they_were_standard
     setup = make_run_setup(config)
     hp = jax.tree.map(lambda values: values[0], setup.hp)
     module = make_model(setup.program_config.architecture, hp, jax.random.key(0))
-    state = TrainedState(nnx.state(module, nnx.Param), nnx.state(module, nnx.Not(nnx.Param)))
+    state: Any = TrainedState(nnx.state(module, nnx.Param), nnx.state(module, nnx.Not(nnx.Param)))
     kept = KeptRun(config, setup, state, hp)
     monkeypatch.setattr(trained_model, "read_config", lambda directory: config)
     monkeypatch.setattr(trained_model, "load_kept_run", lambda directory: kept)
