@@ -15,7 +15,7 @@ from pathlib import Path
 from research.config.wording import pluralize
 from research.records.record import Lock, RunLocked, read_info
 from research.records.run_info import DamagedRecord
-from research.records.runs import METRICS, SOURCE_WATCH, Run, find_runs
+from research.records.runs import METRICS, SOURCE_WATCH, JsonObject, Run, find_runs
 from research.records.trackers.server import ServerUnavailable
 from research.records.trackers.views import FILE as VIEWS
 
@@ -36,15 +36,15 @@ class Upload:
         directory: the run directory, or W&B's folder of a run that has no rows here.
         locked: the directory to lock meanwhile.
         size: about how many rows it has; 0 for a view and a report.
-        send: sends it while this lock is held. It raises ServerError or ValueError where the server
-            has not received everything.
+        send: sends it while this lock is held, and returns what became of it, in words. It raises
+            ServerError or ValueError where the server has not received everything.
         wandb_id: the id of the run in W&B; empty for anything else.
     """
 
     directory: Path
     locked: Path
     size: int
-    send: Callable[[Lock], None]
+    send: Callable[[Lock], str]
     wandb_id: str = ""
 
     @property
@@ -237,7 +237,7 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
     return Found(uploads, num_complete, num_without, num_loops)
 
 
-def _fail(error: DamagedRecord, _: Lock) -> None:
+def _fail(error: DamagedRecord, _: Lock) -> str:
     raise error
 
 
@@ -363,8 +363,8 @@ class Uploader:
             if self._unavailable:
                 return Outcome(f"not uploaded, {self._unavailable}", has_failed=True)
             with self._turn_of(upload):
-                _upload_locked(upload)
-            return Outcome(UPLOADED)
+                text = _upload_locked(upload)
+            return Outcome(text)
         except RunLocked:
             return Outcome(BUSY)
         except UploadUnrecorded as error:
@@ -417,34 +417,62 @@ def _describe(error: Exception) -> str:
     return describe_error(error)
 
 
-def _upload_locked(upload: Upload) -> None:
+def _upload_locked(upload: Upload) -> str:
     lock = Lock(upload.locked)
     try:
-        upload.send(lock)
+        return upload.send(lock)
     finally:
         lock.release()
 
 
-def _send_record(directory: Path, _: Lock) -> None:
-    """Brings W&B's server to what the tables of a run say, and tidies up after a killed run."""
+def _send_record(directory: Path, _: Lock) -> str:
+    """Brings W&B's server to what the tables of a run say, and tidies up after a killed run.
+
+    Returns:
+        What became of it, in words.
+    """
     from research.diagnosis.steps import judge_steps
-    from research.records.mirror import complete_mirror, keeps_checkpoints
+    from research.records.mirror import complete_mirror, keeps_checkpoints, wandb_state
     from research.records.trackers.history import has_ended
     from research.runner.completion import remove_leftovers
 
     info = read_info(directory) or {}
     if has_ended(info):
         remove_leftovers(directory, keep_checkpoints=keeps_checkpoints(directory))
+    earlier = wandb_state(directory, info)
     complete_mirror(directory, must_upload=True, judge=judge_steps)
+    return _describe_upload(earlier, wandb_state(directory, read_info(directory) or {}))
 
 
-def _send_folder(folder: Path, lock: Lock) -> None:
+def _describe_upload(earlier: JsonObject, state: JsonObject) -> str:
+    """``uploaded``, with where a run is now and who, if it was elsewhere or someone else before.
+
+    Args:
+        earlier: what ``run.json`` said of the W&B run before.
+        state: what it says now.
+    """
+    from research.records.mirror import PLACE, describe_place
+
+    text = UPLOADED
+    was_elsewhere = any(earlier.get(name, state.get(name)) != state.get(name) for name in PLACE)
+    if was_elsewhere:
+        text += f" to {describe_place(state)}"
+    earlier_id = earlier["run"]["id"]
+    wandb_id = state["run"]["id"]
+    if wandb_id != earlier_id:
+        text += f" as {wandb_id}, because {earlier_id} in W&B has rows that were replaced since"
+    return text
+
+
+def _send_folder(folder: Path, lock: Lock) -> str:
     from research.records.trackers.folders import upload_folder
 
     upload_folder(folder, lock)
+    return UPLOADED
 
 
-def _send_views(study: Path, _: Lock) -> None:
+def _send_views(study: Path, _: Lock) -> str:
     from research.records.trackers.views import send_views
 
     send_views(study)
+    return UPLOADED

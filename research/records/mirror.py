@@ -7,6 +7,7 @@ while W&B still lacks rows, because a process was killed or a server failed.
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -30,11 +31,29 @@ from research.records.trackers import (
     describe_error,
 )
 from research.records.trackers.background import Unresponsive, call_within
-from research.records.trackers.history import StepJudge, has_ended
-from research.records.trackers.identity import HASH_LENGTH, WandbId, all_tags, find_run_id
+from research.records.trackers.history import History, StepJudge, has_ended
+from research.records.trackers.identity import (
+    HASH_LENGTH,
+    VARIABLES,
+    WandbId,
+    all_tags,
+    find_run_id,
+    first_attempt_id,
+    job_type,
+    next_attempt_id,
+    run_group,
+    run_name,
+    with_environment,
+)
 from research.records.trackers.registry import LOCAL_TRACKERS, make_local_trackers
-from research.records.trackers.server import Uploaded, change_remarks
+from research.records.trackers.server import (
+    Uploaded,
+    change_remarks,
+    is_present_server,
+    server_address,
+)
 from research.records.trackers.wandb import (
+    OtherRows,
     WandbTracker,
     ask_for_upload,
     check_last_row,
@@ -49,6 +68,7 @@ MISSING = "are missing"
 ROWS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
 NEW_REMARKS = "new_remarks"  # the names of tags and notes that W&B's server has not been sent
+PLACE = ("server", "entity", "project")
 TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeout")
 
 
@@ -115,9 +135,30 @@ def choose_wandb_id(
             return WandbId(id_with_settings, replaced=known)
         if _fingerprint(earlier) not in ("", fingerprint):
             return WandbId(id_with_data, replaced=known)
-        is_own = known in (run_id, id_with_data, id_with_settings)
+        is_own = first_attempt_id(known) in (run_id, id_with_data, id_with_settings)
         return WandbId(known if is_own else run_id)
+    if known and first_attempt_id(known) == run_id:
+        return WandbId(known)
     return WandbId(id_with_data if fingerprint and has_own_data else run_id)
+
+
+def choose_id_of_loop(directory: Path, info: JsonObject) -> WandbId:
+    """The W&B id of a run of ``fathom.Monitor`` that starts, or starts again.
+
+    A run that has ended has its pictures in W&B, after which no row of it can follow. Where it was
+    uploaded, what is logged later is another run there.
+
+    Args:
+        directory: the run directory.
+        info: the first content of the new ``run.json``.
+    """
+    chosen = choose_wandb_id(directory, info)
+    earlier = read_info(directory) or {}
+    state = wandb_state(directory, earlier)
+    was_uploaded = state.get("state") == UPLOADED and state["run"]["id"] == chosen.value
+    if has_ended(earlier) and was_uploaded:
+        return WandbId(next_attempt_id(chosen.value), replaced=chosen.value)
+    return chosen
 
 
 def _fingerprint(info: JsonObject) -> str:
@@ -142,6 +183,7 @@ def pending_mirrors(
     directory: Path,
     info: JsonObject,
     trackers: Sequence[Tracker],
+    wandb_id: WandbId,
 ) -> JsonObject:
     """Entries of ``run.json`` of a run that starts, or starts again: no dashboard is complete.
 
@@ -152,11 +194,12 @@ def pending_mirrors(
         directory: the run directory.
         info: the first content of the new ``run.json``.
         trackers: the dashboards that are switched on.
+        wandb_id: the id of the run in W&B.
     """
     mirrored = {}
     known = wandb_state(directory, read_info(directory) or {})
     if known:
-        run = known["run"] | {"id": choose_wandb_id(directory, info).value}
+        run = known["run"] | {"id": wandb_id.value}
         mirrored[WandbTracker.name] = known | {"state": PENDING, "run": run}
     mirrored |= {tracker.name: tracker.pending for tracker in trackers}
     return {"mirrored": mirrored} if mirrored else {}
@@ -182,8 +225,14 @@ def begin_mirror(
     """
     info = read_info(directory) or {}
     wandb_id = choose_wandb_id(directory, info, has_own_data=has_own_data)
-    identity = _identify(directory, wandb_id.value)
-    _write_state(directory, info, pending_state(settings, identity), settings)
+    identity = {
+        "id": wandb_id.value,
+        "name": run_name(directory.absolute().name),
+        "group": run_group(directory.absolute().parent.name),
+        "job_type": job_type(),
+    }
+    state = pending_state(with_environment(settings), identity)
+    _write_state(directory, info, state, settings)
 
 
 def is_pending(directory: Path, info: JsonObject) -> bool:
@@ -192,9 +241,57 @@ def is_pending(directory: Path, info: JsonObject) -> bool:
 
 
 def is_uploaded(directory: Path, info: JsonObject) -> bool:
-    """Whether W&B's server has everything, or does not get the run at all."""
+    """Whether W&B's server has everything, or does not get the run at all.
+
+    The server is the present one, and the project the one in which the run would be sent now.
+    """
     state = wandb_state(directory, info)
-    return state.get("state", UPLOADED) == UPLOADED and not state.get(NEW_REMARKS)
+    if not state:
+        return True
+    is_complete = state.get("state") == UPLOADED and not state.get(NEW_REMARKS)
+    return is_complete and _is_sent_there_now(directory, state)
+
+
+def _is_sent_there_now(directory: Path, state: JsonObject) -> bool:
+    """Whether ``fathom sync`` sends a run to the place where it is already.
+
+    A record of an earlier version does not say to which server it was uploaded.
+    """
+    if not is_present_server(state.get("server")):
+        return False
+    if not any(map(os.environ.get, VARIABLES.values())):
+        return True
+    try:
+        config = _read_config(directory)
+    except DamagedRecord:
+        return True
+    recorded = _with_defaults(state, config)
+    place = _choose_project(state, config)
+    return all(place[name] == recorded[name] for name in VARIABLES)
+
+
+def _choose_project(state: JsonObject, config: JsonObject) -> JsonObject:
+    """The project and entity to which a run is sent now, where they are not those of its record.
+
+    The environment counts where the setting of the run has its default, as when it was trained.
+
+    Args:
+        state: what ``run.json`` says of the W&B run.
+        config: the settings of the run.
+    """
+    settings = _tracker_settings(config)
+    chosen = with_environment(settings)
+    recorded = _with_defaults(state, config)
+    place = {}
+    for name in VARIABLES:
+        is_from_environment = chosen[name] != settings[name]
+        place[name] = chosen[name] if is_from_environment else recorded[name]
+    return place
+
+
+def describe_place(state: JsonObject) -> str:
+    """Where W&B has a run, in words: the server if it is known, the entity and the project."""
+    return "/".join(state[name] for name in PLACE if state.get(name))
 
 
 def list_new_remarks(
@@ -253,7 +350,8 @@ def complete_mirror(
         The new state.
 
     Raises:
-        ServerError: the run must be sent, and the server has not received all of it.
+        ServerError: the run must be sent, and the server has not received all of it, or has rows of
+            another run.
         UploadUnrecorded: the server has received all of it, but ``run.json`` cannot be written.
         DamagedTable: a table cannot be read, or has lost rows.
         DamagedRecord: the configuration of the run cannot be read.
@@ -266,11 +364,8 @@ def complete_mirror(
     _check_rows(directory, info, rows)
     num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
-        uploaded = ask_for_upload(pending)
-        if uploaded and has_ended(info):
-            check_surplus(pending, uploaded, num_rows)
-        steps = rows.metrics["step"].tolist() if rows.metrics else []
-        check_last_row(pending, uploaded, steps)
+        pending |= {"server": server_address()} | _choose_project(pending, config)
+        pending, uploaded = _find_attempt(pending, info, rows, settings)
         if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
             state = _send_new_remarks(pending | {"state": UPLOADED}, uploaded)
             _write_state(directory, info, state, settings)
@@ -296,6 +391,71 @@ def complete_mirror(
         state = _send_new_remarks(state)
     _write_state(directory, info, state, settings)
     return state["state"]
+
+
+def _find_attempt(
+    pending: JsonObject,
+    info: JsonObject,
+    rows: RecordedRows,
+    settings: JsonObject,
+) -> tuple[JsonObject, Uploaded | None]:
+    """The W&B run to which the rows of a run belong, and what the server has of it.
+
+    A run that was resumed may have replaced rows that W&B has of an earlier attempt. W&B cannot
+    replace them, so it gets all rows of the run as another one.
+
+    Args:
+        pending: what ``run.json`` says of the W&B run.
+        info: the ``run.json`` of the run.
+        rows: the rows of its tables.
+        settings: the ``tracker`` settings.
+
+    Raises:
+        OtherRows: the server has other rows of a run that was not resumed.
+    """
+    while True:
+        uploaded = ask_for_upload(pending)
+        try:
+            _check_uploaded(pending, uploaded, info, rows, settings)
+        except OtherRows as error:
+            if not info.get("resumed"):
+                raise OtherRows(f"{error}: delete that run in W&B, and sync again") from None
+            mark_as_uploaded(settings, pending["run"]["id"])
+            wandb_id = next_attempt_id(pending["run"]["id"])
+            pending = pending | {"run": pending["run"] | {"id": wandb_id}}
+        else:
+            return pending, uploaded
+
+
+def _check_uploaded(
+    pending: JsonObject,
+    uploaded: Uploaded | None,
+    info: JsonObject,
+    rows: RecordedRows,
+    settings: JsonObject,
+) -> None:
+    """Checks that what the server has of a run is the beginning of its rows.
+
+    Args:
+        pending: what ``run.json`` says of the W&B run.
+        uploaded: what the server has; None where that is not known.
+        info: the ``run.json`` of the run.
+        rows: the rows of its tables.
+        settings: the ``tracker`` settings.
+
+    Raises:
+        OtherRows: it has other rows.
+    """
+    if not uploaded:
+        return
+    if has_ended(info):
+        num_rows = count_rows(rows.num_rows, has_pictures=bool(rows.profiles))
+        check_surplus(pending, uploaded, num_rows)
+    number = uploaded.num_rows - 1
+    if 0 <= number < rows.num_rows:
+        row = rows.row(number)
+        columns = History(settings).add(row.metrics, row.profiles, {})
+        check_last_row(pending, uploaded, columns, number)
 
 
 def _send_new_remarks(state: JsonObject, uploaded: Uploaded | None = None) -> JsonObject:

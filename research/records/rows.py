@@ -55,6 +55,15 @@ class RecordedRows:
                 inspections=_select_steps(self.inspections, start, end),
             )
 
+    def row(self, number: int) -> "RecordedRows":
+        """A single row of metrics, with what else was measured at its step."""
+        step = int(self.metrics["step"][number])
+        return RecordedRows(
+            metrics=_select_steps(self.metrics, step, step + 1),
+            profiles=_select_steps(self.profiles, step, step + 1),
+            inspections=_select_steps(self.inspections, step, step + 1),
+        )
+
     def diagnostics(self) -> Diagnostics:
         """What was measured on an interval: counted exponents and inspections, by step."""
         return diagnostics_by_step(self.profiles, self.inspections)

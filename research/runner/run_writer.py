@@ -116,7 +116,7 @@ class RunWriter:
                 reports=reports,
                 judge=judge_steps,
             )
-            info |= pending_mirrors(run_spec.directory, info, trackers)
+            info |= pending_mirrors(run_spec.directory, info, trackers, wandb_id)
             opened = open_run(run_spec, setup, info)
         else:
             opened = OpenedRun(NullRecord(info))

@@ -31,7 +31,7 @@ from research.diagnosis.observed import Divergence, Inputs, Observed, find_diver
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
-from research.records.mirror import pending_mirrors
+from research.records.mirror import choose_id_of_loop, pending_mirrors
 from research.records.record import Lock, NullRecord, RunLocked, RunRecord, report_replaced_rows
 from research.records.rows import RecordedRows, read_rows, select_rows
 from research.records.run_info import DamagedRecord, DamagedTable, read_run_info
@@ -48,7 +48,7 @@ from research.records.trackers.history import (
     STEP,
     TABLE,
 )
-from research.records.trackers.identity import check_mode, check_project
+from research.records.trackers.identity import WandbId, check_mode, check_project
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
 from research.runner.run_spec import check_directory
@@ -217,6 +217,7 @@ class Monitor:
         self._fault: Exception | None = None  # what went wrong on the thread that flushes
         self._earlier: RecordedRows | None = None
         self._was_killed = False  # the earlier attempt
+        self._wandb_id: WandbId | None = None
         self._resumption: _Resumption | None = None  # until its gap is known
         self._record: RunRecord | None = None
         self._lock: Lock | None = None
@@ -270,8 +271,10 @@ class Monitor:
     def _make_trackers(self) -> list[Tracker]:
         if not is_primary():
             return []
-        trackers = make_trackers(self.directory, self._info["id"], self._config)
-        self._info |= pending_mirrors(self.directory, self._info, trackers)
+        wandb_id = choose_id_of_loop(self.directory, self._info)
+        trackers = make_trackers(self.directory, self._info["id"], self._config, wandb_id=wandb_id)
+        self._info |= pending_mirrors(self.directory, self._info, trackers, wandb_id)
+        self._wandb_id = wandb_id
         return trackers
 
     def __enter__(self) -> "Monitor":
@@ -404,6 +407,7 @@ class Monitor:
             PROFILES: rewrite_table(self.directory, PROFILES, profiles),
         }
         self._record = RunRecord(lock, self._info, keep_rows=num_kept)
+        self._report_new_wandb_id(step)
         self._trackers.start()
         if not metrics:
             return
@@ -413,6 +417,16 @@ class Monitor:
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
             self._activations += list(profiles[ACTIVATION_RMS.name])
         self._trackers.log(metrics, profiles, {})
+
+    def _report_new_wandb_id(self, step: int) -> None:
+        """Says that the run is another one in W&B than before it went on at a step."""
+        wandb_id = self._wandb_id
+        if wandb_id is not None and wandb_id.replaced is not None:
+            print(
+                f"fathom: {self.directory} has ended in W&B as {wandb_id.replaced}, and goes on at "
+                f"step {step}: with all its rows, it is another run there, {wandb_id.value}",
+                file=sys.stderr,
+            )
 
     def _report_lost_rows(self, interval: int = 1) -> None:
         """Says once what the record lacks between the earlier attempt and the present one.

@@ -49,7 +49,8 @@ class Server(http.server.ThreadingHTTPServer):
     Attributes:
         address: its URL.
         runs: for each run id, the variables with which it was created.
-        rows: for each run id, its history rows.
+        rows: for each run id, its history rows. Those of a run of another project than the usual one
+            are under ``PROJECT/ID``, and so is everything else about it.
         arrivals: for each run id, when rows came, and how many there were then.
         stopped: the runs that the user or an early termination has stopped.
         ended: the runs that have ended.
@@ -112,6 +113,11 @@ class Server(http.server.ThreadingHTTPServer):
         """Prints nothing about connections that end early."""
 
 
+def key_of(project, run_id):
+    """What the server keeps a run under."""
+    return run_id if project in (None, PROJECT["name"]) else f"{project}/{run_id}"
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
@@ -164,7 +170,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _keep_rows(self, stream):
         """Writes rows at their offset, as W&B does: what is sent twice is there once."""
-        run_id = self.path.split("/")[4]
+        _, _, _, project, run_id, *_ = self.path.split("/")
+        run_id = key_of(project, run_id)
         history = stream.get("files", {}).get("wandb-history.jsonl", {})
         rows = self.server.rows.setdefault(run_id, [])
         content = [json.loads(line) for line in history.get("content", [])]
@@ -188,7 +195,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.remarks[run_id] = variables
             return {"upsertBucket": {"bucket": {"id": f"id of {run_id}", "name": run_id}}}
         if operation == "RunResumeStatus":
-            return {"model": PROJECT | {"bucket": self._describe_run(variables["name"])}}
+            run_id = key_of(variables["project"], variables["name"])
+            return {"model": PROJECT | {"bucket": self._describe_run(run_id)}}
         if operation == "RunStoppedStatus":
             is_stopped = variables["runId"] in self.server.stopped
             return {"project": {"run": {"stopped": is_stopped}}}
@@ -209,16 +217,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._answer_about_search(operation, variables)
 
     def _create_run(self, variables):
-        self.server.runs.setdefault(variables["name"], variables)
+        project = variables["project"]
+        run_id = key_of(project, variables["name"])
+        self.server.runs.setdefault(run_id, variables)
         bucket = {
-            "id": f"id of {variables['name']}",
+            "id": f"id of {run_id}",
             "name": variables["name"],
             "displayName": "",
             "sweepName": None,
-            "project": PROJECT,
-            "historyLineCount": len(self.server.rows.get(variables["name"], [])),
+            "project": PROJECT | {"name": project or PROJECT["name"]},
+            "historyLineCount": len(self.server.rows.get(run_id, [])),
         }
-        self.server.ended.discard(variables["name"])
+        self.server.ended.discard(run_id)
         return {"upsertBucket": {"bucket": bucket}}
 
     def _create_files(self, names):
@@ -253,7 +263,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return None
         last_row = json.dumps(rows[-1])
         return {
-            "name": run_id,
+            "name": run_id.rpartition("/")[2],
             "id": f"id of {run_id}",
             "displayName": run_id,
             "state": "finished" if run_id in self.server.ended else "crashed",

@@ -21,6 +21,7 @@ from research.records.trackers.server import (
     ServerError,
     Uploaded,
     import_wandb,
+    is_present_server,
     server_address,
 )
 from research.records.trackers.wandb import ask_for_upload, max_call_seconds, verify_upload
@@ -69,26 +70,32 @@ def upload_folder(folder: Path, lock: Lock) -> None:
     elif num_sent < len(content.rows):
         _send_rows_within(folder, content, num_sent)
     verify_upload(content.pending, num_rows)
-    write_json(folder / RECEIPT, {"first_row": first_row, "complete": True})
+    receipt = {"server": server_address(), "first_row": first_row, "complete": True}
+    write_json(folder / RECEIPT, receipt)
     for file in folder.glob("*.wandb"):
         file.with_suffix(".wandb.synced").touch()
 
 
 def is_uploaded(folder: Path) -> bool:
-    """Whether the server has everything of an offline folder.
+    """Whether the present server has everything of an offline folder.
 
-    W&B marks a folder as uploaded also where the server has not received all of it.
+    W&B marks a folder as uploaded also where the server has not received all of it. It does not
+    say to which server it was uploaded.
     """
+    if not any(folder.glob("*.synced")):
+        return False
     receipt = _read_receipt(folder)
-    return any(folder.glob("*.synced")) and receipt.get("complete", not receipt)
+    is_complete = receipt.get("complete", not receipt)
+    return is_complete and is_present_server(receipt.get("server"))
 
 
 def _first_row(folder: Path, uploaded: Uploaded) -> int:
     """How many rows the server had before the first attempt to upload the folder."""
-    first_row = _read_receipt(folder).get("first_row")
-    if isinstance(first_row, int):
+    receipt = _read_receipt(folder)
+    first_row = receipt.get("first_row")
+    if isinstance(first_row, int) and is_present_server(receipt.get("server")):
         return first_row
-    write_json(folder / RECEIPT, {"first_row": uploaded.num_rows})
+    write_json(folder / RECEIPT, {"server": server_address(), "first_row": uploaded.num_rows})
     return uploaded.num_rows
 
 

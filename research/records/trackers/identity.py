@@ -29,6 +29,7 @@ VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY"}
 
 
 FOLDER = re.compile(r"(offline-)?run-\d{8}_\d{6}-(.+)")
+ATTEMPT = re.compile(r"(.+)-attempt-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,25 @@ def find_run_id(folder_name: str) -> str:
     """
     named = FOLDER.fullmatch(folder_name)
     return named.group(2) if named else ""
+
+
+def next_attempt_id(wandb_id: str) -> str:
+    """The W&B id under which a run is recorded anew, beside the rows of an earlier attempt.
+
+    >>> next_attempt_id("85bea893466b")
+    '85bea893466b-attempt-2'
+    >>> next_attempt_id("85bea893466b-attempt-2")
+    '85bea893466b-attempt-3'
+    """
+    attempt = ATTEMPT.fullmatch(wandb_id)
+    number = int(attempt.group(2)) if attempt else 1
+    return f"{first_attempt_id(wandb_id)}-attempt-{number + 1}"
+
+
+def first_attempt_id(wandb_id: str) -> str:
+    """The W&B id of the first attempt at a run."""
+    attempt = ATTEMPT.fullmatch(wandb_id)
+    return attempt.group(1) if attempt else wandb_id
 
 
 def find_folders(

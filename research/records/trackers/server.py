@@ -86,6 +86,22 @@ def server_address() -> str:
     return address.rstrip("/")
 
 
+def is_present_server(address: Any) -> bool:
+    """Whether an address that was recorded is that of the present server.
+
+    It is where no address was recorded, as by earlier versions, and where nothing can be sent.
+
+    Args:
+        address: what was recorded; None for nothing.
+    """
+    if not isinstance(address, str):
+        return True
+    try:
+        return address == server_address()
+    except (ServerUnavailable, ImportError):
+        return True
+
+
 def import_wandb() -> Any:
     """The package ``wandb``, which reports no usage and no errors unless the user asks for it.
 

@@ -10,9 +10,16 @@ from pathlib import Path
 
 from research.records.record import write_json
 from research.records.runs import JsonObject
-from research.records.trackers.server import CannotAsk, ServerError, ask_server
+from research.records.trackers.server import (
+    CannotAsk,
+    ServerError,
+    ask_server,
+    is_present_server,
+    server_address,
+)
 
 FILE = "workspace.json"
+SENT = ("id", "sent", "server")  # what the server calls a view, what it got, and which server
 ENTITY = "__ENTITY__"  # stands for the user's default entity, which the server knows
 SECONDS = 20.0
 VIEWER = "query Viewer { viewer { id entity } }"
@@ -53,8 +60,8 @@ def write_views(directory: Path, views: list[JsonObject]) -> bool:
     earlier = {view["name"]: view for view in read_views(directory)}
     for view in views:
         known = earlier.get(view["name"], {})
-        view["id"] = known.get("id")
-        view["sent"] = known.get("sent")
+        for name in SENT:
+            view[name] = known.get(name)
     write_json(directory / FILE, {"views": views})
     return any(is_pending(view) for view in views)
 
@@ -70,8 +77,8 @@ def read_views(directory: Path) -> list[JsonObject]:
 
 
 def is_pending(view: JsonObject) -> bool:
-    """Whether the server lacks a view as it is."""
-    return view.get("sent") != _fingerprint(view)
+    """Whether the present server lacks a view as it is."""
+    return view.get("sent") != _fingerprint(view) or not is_present_server(view.get("server"))
 
 
 def has_pending_views(directory: Path) -> bool:
@@ -88,8 +95,11 @@ def send_views(directory: Path) -> None:
     views = read_views(directory)
     for view in views:
         if is_pending(view):
+            if not is_present_server(view.get("server")):
+                view["id"] = None
             view["id"] = _send(view)
             view["sent"] = _fingerprint(view)
+            view["server"] = server_address()
             write_json(directory / FILE, {"views": views})
 
 

@@ -5,6 +5,7 @@ that has ended. So the number of rows that a server has says what it lacks.
 """
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -33,6 +34,7 @@ from research.records.trackers.identity import (
     all_tags,
     find_folders,
     job_type,
+    next_attempt_id,
 )
 from research.records.trackers.layers import TRACKED_PROFILES, layers_section, tracked_layers
 from research.records.trackers.media import Media
@@ -43,6 +45,7 @@ from research.records.trackers.server import (
     Uploaded,
     ask_for_run,
     ask_for_stop,
+    server_address,
 )
 from research.records.trackers.wandb_runs import (
     WANDB_SETTINGS,
@@ -54,6 +57,7 @@ from research.records.trackers.wandb_runs import (
 
 # How long a call may take beyond what W&B itself, or a question to its server, may take.
 SLACK_SECONDS = 45.0
+ROUNDING = 1e-6  # the relative difference of numbers that count as the same
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
 SEVERE = "severe"
 TAGGED_GROUPS = (
@@ -65,6 +69,10 @@ TAGGED_GROUPS = (
     "precision",
     "loss",
 )
+
+
+class OtherRows(ServerError):
+    """The server has rows that are not those of the run; ``str`` says which."""
 
 
 def pending_state(settings: JsonObject, identity: JsonObject) -> JsonObject:
@@ -135,9 +143,10 @@ class WandbTracker:
         self._directory: Path | None = None
         self._finish_seconds = settings["finish_timeout"]
         self.patience = max_call_seconds(self._finish_seconds)
-        self.pending = pending_state(settings, identity)
+        self.pending: JsonObject = pending_state(settings, identity)
         self._uploaded: Uploaded | None = None
         self._num_uploaded_rows = 0
+        self._unsent_rows: list[JsonObject] = []  # while the server has them
         self._num_rows = 0
         self._run: Any = None
         self._stop_requested = threading.Event()
@@ -193,6 +202,8 @@ class WandbTracker:
             chosen = choose_mode(self.pending, self._reports)
             self._mode = chosen.mode
             self._uploaded = chosen.uploaded
+            if chosen.mode in ONLINE_MODES:
+                self.pending = self.pending | {"server": server_address()}
         elif self._mode == "online":
             self._uploaded = ask_for_upload(self.pending)
         with self._turn():
@@ -251,8 +262,8 @@ class WandbTracker:
         """Logs one W&B row for each recorded step.
 
         Rows of measured steps have numbers that summarise the layers, and every ``tracker.every``
-        steps values of single layers. Steps that an earlier attempt has uploaded are left out:
-        every attempt produces the same numbers.
+        steps values of single layers. Steps that an earlier attempt has uploaded are left out.
+        Where it had other numbers, the run is recorded anew, as another run of W&B.
 
         Args:
             metrics: numbers by name [S], with their ``step`` [S].
@@ -261,28 +272,47 @@ class WandbTracker:
                 table marks as tracked are logged.
 
         Raises:
-            ServerError: the server has rows of other steps.
+            ServerError: the server has other rows, and the run must keep its id.
         """
         with self._turn():
-            self._log_rows(metrics, profiles, diagnostics)
+            self._send_rows(self._history.add(metrics, profiles, diagnostics))
 
     def _turn(self) -> contextlib.AbstractContextManager[Any]:
         """Waits until no other offline run of the command is being written."""
         return self._reports.working if self._mode in OFFLINE_MODES else contextlib.nullcontext()
 
-    def _log_rows(
-        self,
-        metrics: Columns,
-        profiles: Columns,
-        diagnostics: Diagnostics,
-    ) -> None:
-        rows = self._history.add(metrics, profiles, diagnostics)
-        steps = [row[STEP] for row in rows]
-        check_last_row(self.pending, self._uploaded, steps, self._num_rows)
-        num_unsent = len(rows) - max(0, self._num_uploaded_rows - self._num_rows)
+    def _send_rows(self, rows: list[JsonObject]) -> None:
+        try:
+            check_last_row(self.pending, self._uploaded, rows, self._num_rows)
+        except OtherRows as error:
+            if _is_search_trial():
+                raise
+            rows = self._unsent_rows + rows
+            self._open_next_attempt(error)
+            self._send_rows(rows)
+            return
+        num_sent = min(len(rows), max(0, self._num_uploaded_rows - self._num_rows))
         self._num_rows += len(rows)
-        if num_unsent > 0:
-            self._run.log(rows[-num_unsent:])
+        if num_sent < len(rows):
+            self._run.log(rows[num_sent:])
+            self._unsent_rows = []
+        elif self._uploaded:
+            self._unsent_rows += rows
+
+    def _open_next_attempt(self, error: OtherRows) -> None:
+        """Opens another run of W&B in place of one with rows of an earlier attempt."""
+        self._run.finish(1, self._finish_seconds)
+        identity = self.pending["run"]
+        wandb_id = next_attempt_id(identity["id"])
+        self.pending = self.pending | {"run": identity | {"id": wandb_id}}
+        self._reports.print_once(
+            f"{self.name} {identity['name']}",
+            f"{error}: {identity['name']} is recorded anew in W&B, as {wandb_id}",
+        )
+        self._uploaded = ask_for_upload(self.pending)
+        self._num_rows = 0
+        self._unsent_rows = []
+        self._open()
 
     def finish(self, info: JsonObject) -> JsonObject:
         """Writes the summary and closes the W&B run.
@@ -421,42 +451,61 @@ def check_surplus(
         num_rows: how many rows the run has.
 
     Raises:
-        ServerError: it has more: rows are there twice, or are those of another run.
+        OtherRows: it has more: rows are there twice, or are those of another run.
     """
     if uploaded.num_rows <= num_rows:
         return
-    raise ServerError(
+    raise OtherRows(
         f"W&B has {uploaded.num_rows:,} rows of {_path_of(pending)} and the run has {num_rows:,}, "
-        "so some are there twice or belong to another run: delete that run in W&B, and sync again"
+        "so some are there twice or belong to another run"
     )
 
 
 def check_last_row(
     pending: JsonObject,
     uploaded: Uploaded | None,
-    steps: Sequence[int],
+    rows: Sequence[JsonObject],
     first: int = 0,
 ) -> None:
-    """Checks that the last row that the server has is of the step that this row of the run has.
+    """Checks that the last row that the server has is this row of the run, up to rounding.
 
     Args:
         pending: what ``run.json`` says of the W&B run.
         uploaded: what the server has; None where that is not known.
-        steps: the steps of consecutive rows of the run.
+        rows: consecutive rows of the run, as W&B gets them.
         first: the number of the first of them.
 
     Raises:
-        ServerError: it is of another step. An earlier attempt has recorded other steps.
+        OtherRows: it is of another step or has other numbers, which an earlier attempt has
+            recorded.
     """
-    if not uploaded or not first < uploaded.num_rows <= first + len(steps):
+    if not uploaded or not first < uploaded.num_rows <= first + len(rows):
         return
-    step = steps[uploaded.num_rows - 1 - first]
-    uploaded_step = (uploaded.last_row or {}).get(STEP, step)  # pictures have no step
-    if uploaded_step != step:
-        raise ServerError(
-            f"row {uploaded.num_rows:,} of {_path_of(pending)} in W&B is step {uploaded_step}, and "
-            f"that of the run is step {step}: delete that run in W&B, and sync again"
+    row = rows[uploaded.num_rows - 1 - first]
+    uploaded_row = uploaded.last_row
+    if not uploaded_row:
+        return
+    where = f"row {uploaded.num_rows:,} of {_path_of(pending)} in W&B"
+    if STEP not in uploaded_row:
+        raise OtherRows(f"{where} ends an earlier attempt, and that of the run is step {row[STEP]}")
+    if uploaded_row[STEP] != row[STEP]:
+        raise OtherRows(
+            f"{where} is step {uploaded_row[STEP]}, and that of the run is step {row[STEP]}"
         )
+    for key, value in row.items():
+        if _differs(value, uploaded_row.get(key)):
+            raise OtherRows(
+                f"{where} has {key} {uploaded_row[key]:.6g}, and that of the run has {value:.6g}"
+            )
+
+
+def _differs(value: Any, uploaded_value: Any) -> bool:
+    """Whether two values are numbers that differ by more than rounding."""
+    for number in (value, uploaded_value):
+        is_number = isinstance(number, int | float) and math.isfinite(number)
+        if isinstance(number, bool) or not is_number:
+            return False
+    return not math.isclose(value, uploaded_value, rel_tol=ROUNDING, abs_tol=0.0)
 
 
 def _path_of(pending: JsonObject) -> str:
