@@ -22,6 +22,15 @@ def server(monkeypatch):
 
 
 @pytest.fixture
+def other_server():
+    """A second W&B server; ``WANDB_BASE_URL`` is not its address."""
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
 def fresh_service():
     """Starts W&B's service again for tests in which it talks to servers."""
     wandb.teardown()

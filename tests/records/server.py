@@ -49,8 +49,8 @@ class Server(http.server.ThreadingHTTPServer):
     Attributes:
         address: its URL.
         runs: for each run id, the variables with which it was created.
-        rows: for each run id, its history rows. Those of a run of another project than the usual one
-            are under ``PROJECT/ID``, and so is everything else about it.
+        rows: for each run id, its history rows. Those of a run of another project than the usual
+            one are under ``PROJECT/ID``, and so is everything else about it.
         arrivals: for each run id, when rows came, and how many there were then.
         stopped: the runs that the user or an early termination has stopped.
         ended: the runs that have ended.
