@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from research.config.paths import real_path
@@ -12,7 +12,7 @@ from research.config.wording import pluralize
 from research.records.mirror import wandb_state
 from research.records.record import Lock
 from research.records.run_info import DamagedRecord
-from research.records.runs import Run
+from research.records.runs import Run, find_runs
 from research.records.trackers.identity import find_folders
 from research.records.trackers.offline import remove_dangling_link
 from research.reporting.named_runs import runs_in_folders
@@ -40,13 +40,14 @@ def main(words: Sequence[str], yes: bool | str = False) -> int:
             "fathom runs lists them"
         )
     runs = _named_runs(words)
-    folders = [folder for run in runs for folder in offline_folders(run)]
+    kept_ids = _ids_of_others(runs)
+    folders = [folder for run in runs for folder in offline_folders(run, kept_ids)]
     _list_runs(runs, len(folders))
     if not yes and not _confirm(len(runs)):
         print("nothing was removed", file=sys.stderr)
         return 1
     for run in runs:
-        _remove_run(run)
+        _remove_run(run, kept_ids)
     print(f"removed {pluralize(len(runs), 'run')}")
     return 0
 
@@ -72,14 +73,38 @@ def _check_whole_name(word: str, runs: Sequence[Run]) -> None:
         )
 
 
-def offline_folders(run: Run) -> list[Path]:
-    """W&B's offline folders of a run, known by its ids; none where its record is damaged."""
+def _ids_of_others(removed: Sequence[Run]) -> set[str]:
+    """The ids in W&B of the runs that stay, among them copies of the removed ones."""
+    directories = {real_path(run.directory) for run in removed}
+    ids = set()
+    for run in find_runs(ROOT):
+        if real_path(run.directory) not in directories:
+            ids |= _wandb_ids(run)
+    return ids
+
+
+def _wandb_ids(run: Run) -> set[str]:
+    """The ids that a run may have in W&B; none where its record is damaged."""
     try:
         info = run.info
     except DamagedRecord:
-        return []
+        return set()
     wandb_run = wandb_state(run.directory, info).get("run", {})
-    ids = {info.get("id"), wandb_run.get("id")}
+    ids = (info.get("id"), wandb_run.get("id"))
+    return {wandb_id for wandb_id in ids if wandb_id}
+
+
+def offline_folders(run: Run, kept_ids: Set[str] = frozenset()) -> list[Path]:
+    """W&B's offline folders of a run, known by its ids; none where its record is damaged.
+
+    Args:
+        run: the run.
+        kept_ids: the ids of runs that have these folders too.
+    """
+    ids = _wandb_ids(run) - kept_ids
+    if not ids:
+        return []
+    info = run.info
     places = {ROOT / "wandb", Path(os.environ.get("WANDB_DIR") or ROOT) / "wandb"}
     recorded = info.get("wandb")
     if recorded:
@@ -115,15 +140,19 @@ def _confirm(num_runs: int) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _remove_run(run: Run) -> None:
+def _remove_run(run: Run, kept_ids: Set[str]) -> None:
     """Removes a run while no process can be writing it.
+
+    Args:
+        run: the run.
+        kept_ids: the ids in W&B of the runs that stay.
 
     Raises:
         RunLocked: a process is training or uploading it.
     """
     directory = run.directory
     with _locked(directory):
-        folders = offline_folders(run)
+        folders = offline_folders(run, kept_ids)
         # First of all, so that what a killed process leaves is not taken for a finished run.
         (directory / "run.json").unlink(missing_ok=True)
         for folder in [*folders, directory]:

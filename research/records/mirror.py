@@ -235,6 +235,40 @@ def begin_mirror(
     _write_state(directory, info, state, settings)
 
 
+def choose_place(settings: JsonObject) -> JsonObject:
+    """The project and the entity that settings or environment give; what has its default is absent.
+
+    Args:
+        settings: the ``tracker`` settings.
+    """
+    chosen = with_environment(settings)
+    place = {}
+    for name in VARIABLES:
+        if chosen[name] != default_of(f"tracker.{name}"):
+            place[name] = chosen[name]
+    return place
+
+
+def move_mirror(directory: Path, info: JsonObject, place: JsonObject) -> JsonObject:
+    """Entries of ``run.json`` of a run that W&B is to get in another place than it has it.
+
+    Args:
+        directory: the run directory.
+        info: its ``run.json``.
+        place: the project and the entity, as far as they are given.
+
+    Returns:
+        Nothing if W&B does not get the run, or gets it there already.
+    """
+    state = wandb_state(directory, info)
+    if not state or all(state.get(name, value) == value for name, value in place.items()):
+        return {}
+    # Offline files, which name the project, are recorded anew unless they were sent.
+    how_far = LOCAL if state.get("state") == UPLOADED else PENDING
+    moved = state | place | {"state": how_far}
+    return {"mirrored": (info.get("mirrored") or {}) | {WandbTracker.name: moved}}
+
+
 def is_pending(directory: Path, info: JsonObject) -> bool:
     """Whether neither W&B's files on this machine nor its server are known to be complete."""
     return wandb_state(directory, info).get("state") == PENDING
@@ -279,14 +313,9 @@ def _choose_project(state: JsonObject, config: JsonObject) -> JsonObject:
         state: what ``run.json`` says of the W&B run.
         config: the settings of the run.
     """
-    settings = _tracker_settings(config)
-    chosen = with_environment(settings)
     recorded = _with_defaults(state, config)
-    place = {}
-    for name in VARIABLES:
-        is_from_environment = chosen[name] != settings[name]
-        place[name] = chosen[name] if is_from_environment else recorded[name]
-    return place
+    place = {name: recorded[name] for name in VARIABLES}
+    return place | choose_place(_tracker_settings(config))
 
 
 def describe_place(state: JsonObject) -> str:

@@ -1,4 +1,4 @@
-"""Tags and notes that are given anew for a run that has ended. Does not import jax."""
+"""Tags, notes and W&B's project that are given anew for a run that has ended. No jax."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from research.config.options import LOCAL_TRACKER_NAMES
+from research.config.schema import to_dict
 from research.data.notices import notify
 from research.records.runs import JsonObject
 from research.runner.run_spec import REMARKS, RunSpec
@@ -56,6 +57,48 @@ def record_remarks(runs: Sequence[EndedRun]) -> None:
         where = str(changed[0].spec.directory) if len(changed) == 1 else f"{len(changed)} runs"
         line = f"{where}: recorded the {what} that were given anew"
         notify("; ".join([line, *_describe_dashboards(changed)]))
+
+
+def record_projects(runs: Sequence[EndedRun]) -> None:
+    """Records W&B's project and entity of a command that names runs which W&B has elsewhere.
+
+    They are those of the settings or of the environment. Where neither gives them, they stay as
+    they were recorded.
+
+    Args:
+        runs: the runs, whose ``info`` is changed.
+    """
+    moved = [run for run in runs if run.spec.config.tracker.wandb and _record_project_of(run)]
+    if moved:
+        project = moved[0].info["mirrored"]["wandb"]["project"]
+        where = str(moved[0].spec.directory) if len(moved) == 1 else f"{len(moved)} runs"
+        notify(f"{where}: recorded the W&B project {project}; `fathom sync` sends what it lacks")
+
+
+def _record_project_of(run: EndedRun) -> bool:
+    """Records where W&B is to get a run; whether it is another place than before."""
+    from research.records.mirror import choose_place, move_mirror
+    from research.records.record import Lock, RunLocked, write_json
+
+    directory = run.spec.directory
+    place = choose_place(to_dict(run.spec.config)["tracker"])
+    changes = move_mirror(directory, run.info, place)
+    if not changes:
+        return False
+    try:
+        lock = Lock(directory)
+    except (RunLocked, OSError):
+        return False
+    try:
+        settings = _read_config_file(run.spec) or {}
+        tracker = settings.get("tracker")
+        if isinstance(tracker, dict):
+            _write_to_config(run.spec, {"tracker": tracker | place})
+        run.info = run.info | changes
+        write_json(directory / "run.json", run.info)
+    finally:
+        lock.release()
+    return True
 
 
 def _describe_dashboards(runs: Sequence[EndedRun]) -> list[str]:

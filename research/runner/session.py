@@ -18,7 +18,7 @@ from research.runner.devices import check_devices
 from research.runner.limits import raise_open_files
 from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
-from research.runner.remarks import EndedRun, record_remarks
+from research.runner.remarks import EndedRun, record_projects, record_remarks
 from research.runner.run_spec import Result, RunSpec, read_ended
 from research.runner.signals import importing
 
@@ -139,7 +139,9 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
 
         infos = broadcast_finished_runs(infos)
     ended = [EndedRun(spec, info) for spec, info in zip(run_specs, infos, strict=True) if info]
-    record_remarks([run for run in ended if run.is_recorded_here])
+    recorded_here = [run for run in ended if run.is_recorded_here]
+    record_remarks(recorded_here)
+    record_projects(recorded_here)
     finished = {}
     for run in ended:
         if run.is_recorded_here:

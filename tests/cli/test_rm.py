@@ -1,6 +1,7 @@
 """``fathom rm``: takes runs away with what W&B has of them, and asks before."""
 
 import json
+import shutil
 
 import pytest
 
@@ -36,6 +37,18 @@ def test_a_run_goes_with_its_offline_folder_and_others_stay(fathom, recorded):
     assert other_folder.exists()
     assert fathom("rm", "study", "--yes").code == 0
     assert not other.parent.exists()
+
+
+def test_the_offline_folder_that_a_copy_of_a_run_has_too_stays(fathom, recorded, workplace):
+    directory, folder = recorded("study/seed=0", "aaaa")
+    copy = workplace / "outputs" / "copy" / "seed=0"
+    shutil.copytree(directory, copy)
+    said = fathom("rm", "copy", "--yes")
+    assert said.code == 0
+    assert "offline folder" not in said.err
+    assert (copy.exists(), directory.exists(), folder.exists()) == (False, True, True)
+    assert fathom("rm", "study", "--yes").code == 0
+    assert not folder.exists()
 
 
 def test_the_link_to_a_removed_folder_goes_too(fathom, recorded):

@@ -68,6 +68,29 @@ def test_the_project_that_a_run_was_given_counts_more_than_that_of_the_environme
     assert fathom("sync").out.startswith("nothing to upload, 1 already in W&B")
 
 
+@pytest.mark.parametrize("is_sent_first", [False, True])
+def test_a_project_that_is_given_anew_is_where_a_finished_run_goes(
+    fathom, small, recorded, offline_run, server, wandb_records, workplace, is_sent_first
+):
+    if is_sent_first:
+        fathom("sync")
+        server.rows.clear()
+    said = fathom("train", *small, "name=first", "tracker.project=mine")
+    assert said.err.count("recorded the W&B project mine; `fathom sync` sends") == 1
+    assert fathom("train", *small, "name=first").err.count("project") == 0
+    if not is_sent_first:
+        (folder,) = workplace.glob("outputs/wandb/offline-run-*")
+        (run,) = (record["run"] for record in wandb_records(folder) if record["type"] == "run")
+        assert run["project"] == "mine"
+
+    said = fathom("sync")
+
+    assert said.code == 0, said.out
+    assert set(server.rows) == {f"mine/{recorded.id}"}
+    assert len(server.rows[f"mine/{recorded.id}"]) == 26
+    assert fathom("sync").out.startswith("nothing to upload, 1 already in W&B")
+
+
 def test_a_record_without_the_address_of_a_server_counts_as_uploaded(fathom, recorded, server):
     """Those of earlier versions have none."""
     assert "server" not in recorded.info["mirrored"]["wandb"]
