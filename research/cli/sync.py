@@ -16,7 +16,7 @@ from research.config.wording import pluralize
 from research.records.record import Lock, RunLocked, read_info
 from research.records.run_info import DamagedRecord
 from research.records.runs import METRICS, SOURCE_WATCH, JsonObject, Run, find_runs
-from research.records.trackers.server import ServerUnavailable
+from research.records.trackers.server import PresentServer, ServerUnavailable
 from research.records.trackers.views import FILE as VIEWS
 
 OUTPUTS = Path("outputs")
@@ -207,6 +207,7 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
     from research.records.trackers.history import has_ended
     from research.records.trackers.identity import find_run_id
 
+    server = PresentServer()
     ids_of_folders = {find_run_id(folder.name) for folder in folders}
     uploads = []
     num_complete = 0
@@ -217,7 +218,7 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
         size = 0
         wandb_id = ""
         try:
-            if is_uploaded(run.directory, run.info):
+            if is_uploaded(run.directory, run.info, server):
                 if is_mirrored(run.directory, run.info):
                     num_complete += 1
                 elif run.info.get("source") == SOURCE_WATCH:

@@ -47,9 +47,9 @@ from research.records.trackers.identity import (
 )
 from research.records.trackers.registry import LOCAL_TRACKERS, make_local_trackers
 from research.records.trackers.server import (
+    PresentServer,
     Uploaded,
     change_remarks,
-    is_present_server,
     server_address,
 )
 from research.records.trackers.wandb import (
@@ -274,25 +274,25 @@ def is_pending(directory: Path, info: JsonObject) -> bool:
     return wandb_state(directory, info).get("state") == PENDING
 
 
-def is_uploaded(directory: Path, info: JsonObject) -> bool:
+def is_uploaded(directory: Path, info: JsonObject, server: PresentServer) -> bool:
     """Whether W&B's server has everything, or does not get the run at all.
 
-    The server is the present one, and the project the one in which the run would be sent now.
+    The project and the entity are those to which the run would be sent now.
+
+    Args:
+        directory: the run directory.
+        info: its ``run.json``.
+        server: the server to which runs are sent now.
     """
     state = wandb_state(directory, info)
     if not state:
         return True
     is_complete = state.get("state") == UPLOADED and not state.get(NEW_REMARKS)
-    return is_complete and _is_sent_there_now(directory, state)
+    return is_complete and server.is_at(state.get("server")) and _is_in_project(directory, state)
 
 
-def _is_sent_there_now(directory: Path, state: JsonObject) -> bool:
-    """Whether ``fathom sync`` sends a run to the place where it is already.
-
-    A record of an earlier version does not say to which server it was uploaded.
-    """
-    if not is_present_server(state.get("server")):
-        return False
+def _is_in_project(directory: Path, state: JsonObject) -> bool:
+    """Whether W&B has a run in the project and entity to which it would be sent now."""
     if not any(map(os.environ.get, VARIABLES.values())):
         return True
     try:

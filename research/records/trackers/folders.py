@@ -18,10 +18,10 @@ from research.records.runs import JsonObject
 from research.records.trackers import ServiceUnresponsive
 from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.server import (
+    PresentServer,
     ServerError,
     Uploaded,
     import_wandb,
-    is_present_server,
     server_address,
 )
 from research.records.trackers.wandb import ask_for_upload, max_call_seconds, verify_upload
@@ -86,14 +86,14 @@ def is_uploaded(folder: Path) -> bool:
         return False
     receipt = _read_receipt(folder)
     is_complete = receipt.get("complete", not receipt)
-    return is_complete and is_present_server(receipt.get("server"))
+    return is_complete and PresentServer().is_at(receipt.get("server"))
 
 
 def _first_row(folder: Path, uploaded: Uploaded) -> int:
     """How many rows the server had before the first attempt to upload the folder."""
     receipt = _read_receipt(folder)
     first_row = receipt.get("first_row")
-    if isinstance(first_row, int) and is_present_server(receipt.get("server")):
+    if isinstance(first_row, int) and PresentServer().is_at(receipt.get("server")):
         return first_row
     write_json(folder / RECEIPT, {"server": server_address(), "first_row": uploaded.num_rows})
     return uploaded.num_rows

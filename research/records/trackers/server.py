@@ -1,6 +1,7 @@
 """The W&B server: whether it works, and how far it has received a run."""
 
 import base64
+import functools
 import http.client
 import json
 import os
@@ -86,20 +87,25 @@ def server_address() -> str:
     return address.rstrip("/")
 
 
-def is_present_server(address: Any) -> bool:
-    """Whether an address that was recorded is that of the present server.
+class PresentServer:
+    """The server to which runs are sent now. Its address is looked up when it is first needed."""
 
-    It is where no address was recorded, as by earlier versions, and where nothing can be sent.
+    def is_at(self, address: Any) -> bool:
+        """Whether an address that was recorded is that of the server.
 
-    Args:
-        address: what was recorded; None for nothing.
-    """
-    if not isinstance(address, str):
-        return True
-    try:
-        return address == server_address()
-    except (ServerUnavailable, ImportError):
-        return True
+        It is where no address was recorded, as by earlier versions, and where nothing can be sent.
+
+        Args:
+            address: what was recorded; None for nothing.
+        """
+        return not isinstance(address, str) or self._address in (address, None)
+
+    @functools.cached_property
+    def _address(self) -> str | None:
+        try:
+            return server_address()
+        except (ServerUnavailable, ImportError):
+            return None
 
 
 def import_wandb() -> Any:

@@ -12,9 +12,9 @@ from research.records.record import write_json
 from research.records.runs import JsonObject
 from research.records.trackers.server import (
     CannotAsk,
+    PresentServer,
     ServerError,
     ask_server,
-    is_present_server,
     server_address,
 )
 
@@ -78,7 +78,7 @@ def read_views(directory: Path) -> list[JsonObject]:
 
 def is_pending(view: JsonObject) -> bool:
     """Whether the present server lacks a view as it is."""
-    return view.get("sent") != _fingerprint(view) or not is_present_server(view.get("server"))
+    return view.get("sent") != _fingerprint(view) or not PresentServer().is_at(view.get("server"))
 
 
 def has_pending_views(directory: Path) -> bool:
@@ -95,7 +95,7 @@ def send_views(directory: Path) -> None:
     views = read_views(directory)
     for view in views:
         if is_pending(view):
-            if not is_present_server(view.get("server")):
+            if not PresentServer().is_at(view.get("server")):
                 view["id"] = None
             view["id"] = _send(view)
             view["sent"] = _fingerprint(view)
