@@ -145,8 +145,8 @@ def choose_wandb_id(
 def choose_id_of_loop(directory: Path, info: JsonObject) -> WandbId:
     """The W&B id of a run of ``fathom.Monitor`` that starts, or starts again.
 
-    A run that has ended has its pictures in W&B, after which no row of it can follow. Where it was
-    uploaded, what is logged later is another run there.
+    A measured run that has ended has its pictures in W&B, after which no row of it can follow.
+    Where it was uploaded, what is logged later is another run there.
 
     Args:
         directory: the run directory.
@@ -156,7 +156,8 @@ def choose_id_of_loop(directory: Path, info: JsonObject) -> WandbId:
     earlier = read_info(directory) or {}
     state = wandb_state(directory, earlier)
     was_uploaded = state.get("state") == UPLOADED and state["run"]["id"] == chosen.value
-    if has_ended(earlier) and was_uploaded:
+    has_pictures = has_ended(earlier) and (directory / f"{PROFILES}.parquet").exists()
+    if has_pictures and was_uploaded:
         return WandbId(next_attempt_id(chosen.value), replaced=chosen.value)
     return chosen
 
@@ -449,7 +450,6 @@ def _find_attempt(
         except OtherRows as error:
             if not info.get("resumed"):
                 raise OtherRows(f"{error}: delete that run in W&B, and sync again") from None
-            mark_as_uploaded(settings, pending["run"]["id"])
             wandb_id = next_attempt_id(pending["run"]["id"])
             pending = pending | {"run": pending["run"] | {"id": wandb_id}}
         else:
@@ -664,4 +664,6 @@ def _write_state(
             raise
         raise UploadUnrecorded(f"{file} cannot be written: {error.strerror}") from error
     if state["state"] == UPLOADED:
-        mark_as_uploaded(settings, state["run"]["id"])
+        earlier = wandb_state(directory, info)
+        for run in (earlier["run"], state["run"]):  # its offline folder may have the earlier id
+            mark_as_uploaded(settings, run["id"])

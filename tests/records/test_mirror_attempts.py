@@ -1,5 +1,9 @@
 """W&B ends with the rows of the tables, also where a resumed run has replaced rows that it has."""
 
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import research
@@ -71,22 +75,38 @@ def test_each_attempt_that_replaces_rows_is_a_run_of_its_own(fathom, directory, 
     assert losses(rows) == Run(directory).metrics["train_loss"].tolist()
 
 
-@pytest.mark.parametrize("start", [10, 18], ids=["replaces", "follows"])
-def test_a_loop_that_has_ended_in_wandb_goes_on_as_another_run(
-    fathom, directory, server, start, capsys
-):
-    """Its pictures are its last row there, so that no row of it can follow."""
+@pytest.mark.parametrize(
+    ("start", "suffix"),
+    [(10, "-attempt-2"), (18, "")],
+    ids=["replaces", "follows"],
+)
+def test_a_loop_that_goes_on_after_it_has_ended_in_wandb(fathom, directory, server, start, suffix):
     record(directory, range(18), 1.0)
     fathom("sync")
     first = wandb_id(directory)
-    capsys.readouterr()
+    record(directory, range(start, 18), 2.0)  # nothing where it follows
+    record(directory, range(18, 20), 2.0)
+    assert fathom("sync").code == 0
+    rows = server.rows[f"{first}{suffix}"]
+    assert losses(rows) == Run(directory).metrics["train_loss"].tolist()
+    assert fathom("sync").out.startswith("nothing to upload, 1 already in W&B")
 
-    record(directory, range(start, 18 + start), 2.0)
 
-    second = f"{first}-attempt-2"
-    assert f"it is another run there, {second}" in capsys.readouterr().err
-    assert fathom("sync").out == "[1/1] outputs/mine/a: uploaded\n"
-    assert losses(server.rows[second]) == Run(directory).metrics["train_loss"].tolist()
+def test_a_loop_whose_pictures_wandb_has_goes_on_as_another_run(directory, capsys):
+    """No row can follow the pictures, which are the last row of a run that has ended."""
+    record(directory, range(18), 1.0)
+    first = wandb_id(directory)
+    file = directory / "run.json"
+    info = json.loads(file.read_text())
+    info["mirrored"]["wandb"]["state"] = "uploaded"
+    file.write_text(json.dumps(info))
+    steps = pa.table({"step": [0], "signal_grad": [[1.0, 1.0]], "activation_rms": [[1.0, 1.0]]})
+    pq.write_table(steps, directory / "profiles.parquet")
+
+    record(directory, range(18, 20), 2.0)
+
+    assert f"it is another run there, {first}-attempt-2" in capsys.readouterr().err
+    assert wandb_id(directory) == f"{first}-attempt-2"
 
 
 def test_a_resumed_run_with_fewer_rows_than_wandb_has_is_another_run(fathom, directory, server):
