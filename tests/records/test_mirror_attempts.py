@@ -100,7 +100,9 @@ def test_a_loop_whose_pictures_wandb_has_goes_on_as_another_run(directory, capsy
     info = json.loads(file.read_text())
     info["mirrored"]["wandb"]["state"] = "uploaded"
     file.write_text(json.dumps(info))
-    steps = pa.table({"step": [0], "signal_grad": [[1.0, 1.0]], "activation_rms": [[1.0, 1.0]]})
+    signals = [[1.0, 1.0]]
+    columns = {"step": [0], "signal_grad": signals, "activation_rms": signals, "grad_norm": [[1.0]]}
+    steps = pa.table(columns)
     pq.write_table(steps, directory / "profiles.parquet")
 
     record(directory, range(18, 20), 2.0)
