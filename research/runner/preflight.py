@@ -44,8 +44,9 @@ from research.training.preflight import Start, measure_start, run_trial
 from research.training.program import make_program
 from research.training.state import TrainState
 
-UNUSED = ("data.eval_split",)  # which is loaded, and not measured
-OF_RECORDS = "tracker"  # a group that no option of changes a prediction
+# Groups and settings that change no prediction, whatever they are set to.
+UNUSED_GROUPS = ("measure", "tracker", "mesh", "checkpoint", "diagnose")
+UNUSED = ("name", "tags", "notes", "train.eval_every", "data.eval_split")
 OF_HYDRA = ("hydra.sweeper", "hydra.searchpath", "hydra.mode")  # that say which runs there are
 # Those whose first update has the size of the gradient.
 SIGNALS = (SIGNAL_GRAD.name, SIGNAL_VARIATION.name)
@@ -132,8 +133,8 @@ def find_ignored(words: Sequence[str], config: Config) -> list[str]:
             path = f"{path}.{selector_of(path)}"
         is_of_hydra = override.is_hydra_override() and not path.startswith(OF_HYDRA)
         is_changed = any(each == path or each.startswith(f"{path}.") for each in changed)
-        is_of_records = path.partition(".")[0] == OF_RECORDS
-        if is_of_hydra or is_of_records or is_changed or path in UNUSED:
+        is_unused = path in UNUSED or path.partition(".")[0] in UNUSED_GROUPS
+        if is_of_hydra or is_unused or is_changed:
             ignored.append(override.key_or_group)
     return ignored
 

@@ -70,7 +70,8 @@ def test_mistakes_are_said_in_one_line(fathom, words, message):
         ),
         (["data.eval_split=train"], ["data.eval_split"]),
         (["tracker=none"], ["tracker"]),
-        (["measure=full", "seed=3", "optimizer=adam", "init.gain=2", "checkpoint.keep=false"], []),
+        (["measure=full", "checkpoint.keep=false"], ["measure", "checkpoint.keep"]),
+        (["seed=3", "optimizer=adam", "init.gain=2", "train.steps=5"], []),
     ],
     ids=lambda words: " ".join(words)[:40],
 )
