@@ -70,6 +70,8 @@ class Replayed:
         suspects: those of them whose loss stands out.
         trials: the search over steps, layers and number formats.
         no_search: why there was no search; empty where there was one.
+        first_measured: the first step at which all gauges were measured; None in files of earlier
+            versions.
     """
 
     start: int
@@ -81,6 +83,7 @@ class Replayed:
     suspects: Sequence[int]
     trials: Sequence[PrecisionTrial]
     no_search: str = ""
+    first_measured: int | None = None
 
     @property
     def origin(self) -> Event | None:

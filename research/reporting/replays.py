@@ -17,7 +17,7 @@ MOST_LISTED = 8  # examples of a batch that are written out
 
 def describe_replayed(replayed: Replayed) -> str:
     """What went wrong where, and what would have prevented it, in a few plain sentences."""
-    steps = f"Replayed {format_steps(replayed.start, replayed.end)}"
+    steps = f"Replayed {_describe_steps(replayed)}"
     origin = replayed.origin
     if origin is None:
         is_short = replayed.end - replayed.start < LEAST_HISTORY
@@ -35,6 +35,15 @@ def describe_replayed(replayed: Replayed) -> str:
     sentences.append(_describe_prevention(replayed))
     sentences.append(_describe_record(replayed))
     return " ".join(filter(None, sentences))
+
+
+def _describe_steps(replayed: Replayed) -> str:
+    """Which steps were computed again, and which of them were measured if not all were."""
+    steps = format_steps(replayed.start, replayed.end)
+    first = replayed.first_measured
+    if first is None or first == replayed.start:
+        return steps
+    return f"{steps}, of which {format_steps(first, replayed.end)} with all gauges"
 
 
 def _consequence(events: Sequence[Event]) -> Event | None:

@@ -273,6 +273,7 @@ class _Replay:
             suspects=suspects,
             trials=search.trials,
             no_search=search.no_search,
+            first_measured=self.first_measured,
         )
 
     def _examples(self, step: int) -> list[int]:

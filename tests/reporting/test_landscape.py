@@ -46,3 +46,20 @@ def test_a_replay_speaks_of_jumps_only_where_it_can_see_one(end, knows_jumps):
     said = describe_replayed(replayed)
     assert ("none jumped" in said) is knows_jumps
     assert ("a jump is only seen where 5 steps before it are known" in said) is not knows_jumps
+
+
+def test_a_replay_says_which_of_its_steps_were_measured():
+    replayed = Replayed(
+        start=0,
+        is_from_checkpoint=False,
+        end=9,
+        first_difference=None,
+        events=(),
+        examples=(),
+        suspects=(),
+        trials=(),
+        first_measured=7,
+    )
+    assert describe_replayed(replayed).startswith(
+        "Replayed steps 0–9, of which steps 7–9 with all gauges: "
+    )
