@@ -16,6 +16,7 @@ from research.config.hydra_config import resource_dir
 from research.config.naming import run_names
 from research.config.schema import default_of, setting_paths
 from research.config.suggestions import format_suggestion
+from research.config.wording import shell_command
 from research.config.yaml_files import parse_yaml
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
@@ -277,7 +278,7 @@ def _check_complete(
     missing = [name for name in expected if name not in recorded]
     if not missing:
         return
-    command = _reproduce_command(key)
+    command = _reproduce_command(key, directory)
     num_further = len(missing) - 1
     more = f" and {num_further} more" if num_further else ""
     raise ValueError(f"{directory} lacks the run {missing[0]}{more}: {command}")
@@ -288,7 +289,7 @@ def _check_run(
     run: Run,
     settings: Mapping[str, Any],
 ) -> None:
-    command = _reproduce_command(key)
+    command = _reproduce_command(key, run.directory.parent)
     difference = _find_difference(run, settings)
     if difference:
         raise ValueError(
@@ -317,7 +318,15 @@ def _find_difference(run: Run, settings: Mapping[str, Any]) -> str:
     return ""
 
 
-def _reproduce_command(key: str) -> str:
+def _reproduce_command(key: str, directory: Path) -> str:
+    """The command that trains an experiment's runs into a folder."""
     scale, _, name = key.rpartition("/")
-    option = f" --scale {scale}" if scale else ""
-    return f"fathom reproduce {name}{option}"
+    words = ["reproduce", name]
+    if scale:
+        words += ["--scale", scale]
+    usual = Path("outputs") / output_name(key)
+    if directory.parent == usual.parent and directory != usual:
+        words.append(f"name={directory.name}")
+    elif directory != usual:
+        words.append(f"hydra.sweep.dir={directory}")
+    return shell_command(*words)

@@ -68,6 +68,19 @@ def test_a_record_that_does_not_know_a_newer_setting_has_its_default(records):
 
 
 @pytest.mark.parametrize(
+    ("directory", "command"),
+    [
+        ("outputs/relu_growth", "fathom reproduce relu_growth"),
+        ("outputs/mine", "fathom reproduce relu_growth name=mine"),
+        ("my runs", "fathom reproduce relu_growth 'hydra.sweep.dir=my runs'"),
+    ],
+)
+def test_the_command_that_completes_the_runs_names_their_folder(directory, command):
+    with pytest.raises(ValueError, match=f": {command}$"):
+        experiments.finished_runs(NAME, Path(directory))
+
+
+@pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (shutil.rmtree, "lacks the run .*: fathom reproduce relu_growth"),
