@@ -47,12 +47,14 @@ class Layout:
         colors: each combination of their values has a colour.
         facet: each value has a panel; empty for a single panel.
         style: each value has a kind of line; empty where all lines are solid.
+        is_color_given: whether a user asked for colours, which a legend then names, also one alone.
     """
 
     x: str = ""
     colors: tuple[str, ...] = ()
     facet: str = ""
     style: str = ""
+    is_color_given: bool = False
 
     @property
     def facets(self) -> list[str]:
@@ -121,7 +123,7 @@ def choose_layout(
     colors = [color_path, *rest] if color_path else rest
     line = [*colors, facet_path, style]
     colors += _varied_along_lines(runs, x_path, [path for path in line if path])
-    return Layout(x_path, tuple(colors), facet_path, style)
+    return Layout(x_path, tuple(colors), facet_path, style, is_color_given=bool(color))
 
 
 def _varied_along_lines(

@@ -376,6 +376,24 @@ def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_la
     assert axes.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
 
 
+@pytest.mark.parametrize(
+    ("kind", "filters"),
+    [("line", ["skip=none"]), ("curves", ["depth=4"]), ("profile", ["depth=4"])],
+)
+def test_a_colour_that_was_asked_for_is_named_also_where_all_runs_have_it(sweep, kind, filters):
+    runs = select_runs([*filters, "skip=none"])
+
+    asked = draw(runs, kind=kind, color="skip")
+    chosen = draw(runs, kind=kind)
+
+    (legend,) = asked.figure.legends
+    assert legend.get_title().get_text() == "skip"
+    assert legend_texts(asked.figure)[0] == "none"
+    assert "none" not in [
+        text.get_text() for each in chosen.figure.legends for text in each.get_texts()
+    ]
+
+
 def test_the_lines_of_a_profile_have_sparse_markers_that_the_legend_names(sweep):
     drawing = draw(select_runs(["depth=64"]), kind="profile", steps="first")
 

@@ -267,8 +267,13 @@ class SeriesStyles:
 
     @property
     def has_legend(self) -> bool:
-        """Whether there is more than one series."""
-        return len(self._keys) > 1 or len(self._styles) > 1
+        """Whether a legend names series."""
+        return self._names_colours or len(self._styles) > 1
+
+    @property
+    def _names_colours(self) -> bool:
+        """Whether a legend names the colours: several, or one that was asked for."""
+        return len(self._keys) > 1 or self._layout.is_color_given
 
     def of(self, settings: Mapping[str, Any]) -> CurveStyle:
         """The style of the series with these settings."""
@@ -305,10 +310,10 @@ class SeriesStyles:
     def handles(self, has_markers: bool) -> list[Line2D]:
         """The entries of the legend: colours below the names of their settings, then lines."""
         handles = []
-        if len(self._keys) > 1:
+        if self._names_colours:
             handles.append(_heading(self._title()))
         for position, text in enumerate(self._texts):
-            if len(self._keys) == 1:
+            if not self._names_colours:
                 break
             marker = MARKERS[position % len(MARKERS)] if has_markers else None
             handles.append(
