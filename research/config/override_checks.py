@@ -259,6 +259,11 @@ def _check_group_value(override: Override) -> None:
     if isinstance(values[0], ChoiceSweep):
         values = values[0].list
     for value in values:
+        if group == "tracker" and isinstance(value, list) and "none" in value and len(value) > 1:
+            raise ValueError(
+                f"tracker=none stands alone, got {', '.join(map(written, value))}: leave none out, "
+                "or write tracker=none"
+            )
         is_number = isinstance(value, int | float) or value is None
         is_unknown = isinstance(value, str) and any(sign in value for sign in NO_NAMES)
         if is_number or is_unknown or isinstance(value, RangeSweep | IntervalSweep):

@@ -460,6 +460,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["skip=???"], ["skip must be one of deepnorm", "got ???"]),
     (["skip=${norm}"], ["skip must be one of deepnorm", "got ${norm}"]),
     (["++skip=identity"], ["skip is set already; write skip=… without ++"]),
+    (["tracker=[wandb,none]"], ["tracker=none stands alone, got wandb, none: leave none out"]),
     (["tracker=[wandb,x]"], ["there is no tracker=x (valid: mlflow, none, tensorboard, tr"]),
     (["hydra.job.name=x"], ["hydra.job.name=x has no effect, because Fathom keeps no log"]),
     (["--shell-completion", "install=bash"], ["fathom completion bash prints it"]),
