@@ -202,6 +202,45 @@ def _needed_values(group: str, declared: Setting) -> dict[str, str]:
     return needed
 
 
+def check_given_settings(
+    group: str,
+    option: Any,
+    given: Mapping[str, Any],
+) -> None:
+    """Checks settings that a program gave for one option: their types, ranges and effects.
+
+    Args:
+        group: the group of the option.
+        option: the option that they gave.
+        given: the values by name; all of them are settings of the option.
+
+    Raises:
+        ValueError: naming the first setting that is wrong, what would be valid, and its value.
+    """
+    for name, declared in settings_of(option):
+        if name not in given:
+            continue
+        path = f"{group}.{name}"
+        if not _has_type(path, given[name]):
+            raise ValueError(f"{path} must be {describe_valid_values(path)}, got {given[name]!r}")
+        _check_range(path, getattr(option, name), declared)
+        if not declared.has_effect(option):
+            raise ValueError(describe_missing_effect(group, option, name, declared))
+
+
+def _has_type(path: str, value: Any) -> bool:
+    """Whether a value is of the type of a setting; a name stands for a member of an enumeration."""
+    if _members(path):
+        return value in _members(path)
+    annotation = _declared(path).field.type
+    if value is None:
+        return isinstance(annotation, types.UnionType)
+    type_ = _type_without_none(annotation)
+    if type_ is bool or isinstance(value, bool):
+        return type_ is bool and isinstance(value, bool)
+    return isinstance(value, int | float if type_ is float else type_)
+
+
 def check_choices(
     choices: Mapping[str, str | None],
     composed: Mapping[Any, Any],

@@ -25,8 +25,14 @@ from research.config.arguments import check_settings, check_whole, describe_argu
 from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
-from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
+from research.config.packages import (
+    PACKAGE_OF_TRACKER,
+    check_trackers,
+    describe_missing_package,
+    is_installed,
+)
 from research.config.suggestions import format_suggestion
+from research.config.validation import check_given_settings
 from research.diagnosis.observed import Divergence, Inputs, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
@@ -159,7 +165,8 @@ class Monitor:
             every: a step in so many is measured.
             tracker: where to mirror the run: ``"wandb"``, ``"tensorboard"``, ``"trackio"`` or
                 ``"mlflow"``, or a list of them; or a dictionary of Fathom's ``tracker`` settings,
-                such as ``{"project": "mine"}``, for Weights & Biases.
+                such as ``{"project": "mine"}``, for Weights & Biases unless it has ``"wandb":
+                False``.
             settings: the configuration of the run, nested dictionaries of plain values. ``fathom
                 runs`` filters and sorts by it.
             tags: tags of the run in W&B.
@@ -774,10 +781,12 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
         name = min(unknown)
         hint = format_suggestion(name, list(defaults))
         raise ValueError(f"tracker has no setting {name!r}{hint}; its settings are {known}")
-    chosen = defaults | {"wandb": True} | dict(tracker)
-    if chosen["layers"] not in TrackedLayers.__members__:
-        valid = ", ".join(TrackedLayers.__members__)
-        raise ValueError(f"layers of tracker must be one of {valid}, got {chosen['layers']!r}")
+    given = _to_plain(tracker)
+    chosen = defaults | {"wandb": True} | given
+    layers = TrackedLayers.__members__.get(str(chosen["layers"]), TrackedLayers.spread)
+    option = TrackerSettings(**(chosen | {"layers": layers}))
+    check_given_settings("tracker", option, given)
+    check_trackers(option)
     if chosen["wandb"]:
         check_mode()
         check_project(chosen)
