@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from research.config.suggestions import format_suggestion
 from research.records.runs import find_runs
+from research.reporting.selection import RecordCheck
 
 OUTPUTS = Path("outputs")
 
@@ -29,8 +31,10 @@ def main(words: Sequence[str] = ()) -> int:
 
 
 def _find_studies(words: Sequence[str]) -> list[Path]:
-    newest_last = sorted(OUTPUTS.glob("*/*/run.json"), key=lambda file: file.stat().st_mtime)
-    names = list(dict.fromkeys(file.parents[1].name for file in reversed(newest_last)))
+    runs = RecordCheck()(find_runs(OUTPUTS))
+    newest_first = sorted(runs, key=attrgetter("start_time"), reverse=True)
+    folders = [run.directory.parent for run in newest_first if run.directory.parent != OUTPUTS]
+    names = list(dict.fromkeys(str(folder.relative_to(OUTPUTS)) for folder in folders))
     if not words:
         if not names:
             raise ValueError("there is no study under outputs/: fathom train -m … name=STUDY")

@@ -14,6 +14,7 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ class RunRecord:
         info: JsonObject,
         keep_rows: Mapping[str, int] | None = None,
     ):
-        """Opens the tables and writes ``run.json`` with the status ``running``.
+        """Opens the tables and writes ``run.json`` with the status ``running`` and the time.
 
         Args:
             lock: the lock on the run directory.
@@ -130,7 +131,8 @@ class RunRecord:
         self._last_flush = time.monotonic()
         self._reserve = ReservedSpace(self.directory / RESERVED_FILE)
         try:
-            self.update(status="running")
+            started = datetime.now(UTC).isoformat(timespec="microseconds")
+            self.update(status="running", started=started)
         except OSError:
             self._reserve.release()
             raise

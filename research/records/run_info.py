@@ -18,6 +18,7 @@ LIST = (list,)
 KINDS = {
     "id": TEXT,
     "status": TEXT,
+    "started": TEXT,
     "source": TEXT,
     "error": TEXT,
     "wandb": TEXT,

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,20 @@ class Run:
         from research.records.record import is_being_written
 
         return "running" if is_being_written(self.directory) else "interrupted"
+
+    @property
+    def start_time(self) -> float:
+        """When the training of the run began, or went on, in seconds since 1970.
+
+        Tags, uploads and repairs change files of a run later, so their times say nothing of it.
+        Records of earlier versions lack the time; the training last wrote their metrics.
+        """
+        try:
+            return datetime.fromisoformat(self.info.get("started") or "").timestamp()
+        except ValueError:
+            metrics = self.directory / f"{METRICS}.parquet"
+            file = metrics if metrics.exists() else self.directory / "run.json"
+            return file.stat().st_mtime
 
     @property
     def num_steps(self) -> int:

@@ -313,7 +313,7 @@ def _make_group(settings: Mapping[str, Any], runs: Sequence[Run]) -> Group:
         if other is not None:
             _check_same(run, other)
             duplicates += 1
-        if other is None or _time_of(run) > _time_of(other):
+        if other is None or run.start_time > other.start_time:
             by_seed[seed] = run
     in_order = sorted(by_seed, key=lambda seed: value_order(SEED, seed))
     chosen = tuple(by_seed[seed] for seed in in_order)
@@ -328,10 +328,6 @@ def _check_same(run: Run, other: Run) -> None:
         f"{run.directory} and {other.directory} have the same settings and seed here but are not "
         "the same run: select one of them by a filter"
     )
-
-
-def _time_of(run: Run) -> float:
-    return (run.directory / "run.json").stat().st_mtime
 
 
 def seed_of(run: Run) -> Any:

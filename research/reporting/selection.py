@@ -371,15 +371,11 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
 
 
 def _newest(runs: Sequence[Run]) -> list[Run]:
-    return [max(runs, key=_modification_time)]
+    return [max(runs, key=operator.attrgetter("start_time"))]
 
 
 def _relative_path(run: Run) -> Path:
     return run.directory.relative_to(ROOT)
-
-
-def _modification_time(run: Run) -> float:
-    return (run.directory / "run.json").stat().st_mtime
 
 
 def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:

@@ -6,10 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from research.records.record import Lock
+from research.records.record import Lock, RunRecord
 from research.records.runs import Run
 from research.reporting.show import show_run
 from research.reporting.tables import bar_chart, format_number
+
+from ..reporting.recorded import record_run
+from .conftest import change_info
 
 
 def test_show_prints_the_verdict_and_draws_profile_and_loss(fathom, five_runs):
@@ -135,12 +138,36 @@ def test_show_of_a_run_that_has_only_started(fathom, make_run):
     ids=str,
 )
 def test_show_takes_the_filters_of_runs(fathom, five_runs, words, name):
-    files = ["one/model.depth=2,skip=none", "one/model.depth=64,skip=none", "two/killed"]
-    for age, directory in enumerate(files):
-        os.utime(five_runs / "outputs" / directory / "run.json", (10**10 + age, 10**10 + age))
+    names = ["one/model.depth=2,skip=none", "one/model.depth=64,skip=none", "two/killed"]
+    for day, directory in enumerate(names, start=1):
+        change_info(five_runs / "outputs" / directory, {"started": f"2100-01-0{day}T00:00:00"})
     said = fathom("show", *words)
     assert said.code == 0, said.err
     assert said.out.startswith(f"outputs/{name}  ")
+
+
+def test_the_newest_run_is_the_one_whose_training_began_last(fathom, small, workplace):
+    settings = [*small, "train.steps=2", "tracker=none"]
+    assert fathom("train", *settings, "name=one").code == 0
+    assert fathom("train", *settings, "seed=1", "name=two").code == 0
+    assert fathom("train", *settings, "name=one", "tags=[later]").code == 0
+    assert fathom("show", "last").out.startswith("outputs/two/")
+    assert fathom("show", "last", "tags=later").out.startswith("outputs/one/")
+
+
+def test_of_records_without_a_time_the_newest_has_the_newest_numbers(fathom, make_run):
+    for age, name in enumerate(["old", "new"]):
+        directory = make_run(f"a/{name}", info={"started": None})
+        os.utime(directory / "metrics.parquet", (10**9 + age, 10**9 + age))
+        os.utime(directory / "run.json", (10**9 - age, 10**9 - age))
+    assert fathom("show", "last").out.startswith("outputs/a/new  ")
+
+
+def test_a_run_that_goes_on_has_begun_when_it_went_on(tmp_path):
+    directory = record_run(tmp_path / "run", status="running")
+    before = Run(directory).start_time
+    RunRecord(Lock(directory), dict(Run(directory).info)).release()
+    assert Run(directory).start_time > before
 
 
 @pytest.mark.parametrize("word", ["a", "outputs/a", "outputs/a/"])

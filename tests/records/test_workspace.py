@@ -105,6 +105,21 @@ def test_what_the_runs_do_not_have_has_no_panel(fathom, study):
         assert "verdict/factor_per_layer" not in str(values_of(view["spec"], "accessor"))
 
 
+def test_without_words_it_is_the_study_that_was_trained_last(fathom, study):
+    other = study.with_name("second")
+    shutil.copytree(study, other)
+    for number, directory in enumerate([study, other], start=1):
+        for file in directory.glob("*/run.json"):
+            info = json.loads(file.read_text()) | {"started": f"2100-01-0{number}T00:00:00+00:00"}
+            file.write_text(json.dumps(info))
+    for file in study.glob("*/run.json"):
+        file.touch()  # as new tags do
+
+    said = fathom("workspace")
+
+    assert said.out.startswith("outputs/second/workspace.json: "), said.err
+
+
 def test_a_setting_that_follows_from_another_one_is_no_panel_of_its_own(fathom, study):
     """``fathom plot`` and ``fathom table`` tell the runs apart by the same settings."""
     deep = study / "depth=8" / ".hydra" / "config.yaml"
