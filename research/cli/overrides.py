@@ -1,14 +1,17 @@
 """Rewrites the words of ``fathom train`` into a form that Hydra accepts."""
 
+import contextlib
 import re
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from research.config.errors import suggest_override
+from research.config.config_files import check_config_files, name_place
+from research.config.errors import EXTRA_GROUPS, explain, suggest_override
 from research.config.hydra_config import resource_dir
 from research.config.override_checks import describe_repeated, parse_overrides, search_folders
 from research.config.schema import OPTIONS, setting_paths
@@ -69,6 +72,27 @@ def config_folders(words: Sequence[str]) -> list[Path]:
     return folders
 
 
+@contextlib.contextmanager
+def naming_files(words: Sequence[str]) -> Iterator[None]:
+    """Names the file in the message of an error that a file of the configuration causes.
+
+    Args:
+        words: arguments for Hydra's parser, settings first.
+
+    Raises:
+        ValueError: there is a mistake in a file that the words select.
+    """
+    folders = config_folders(words)
+    check_config_files(words, folders)
+    try:
+        yield
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        raise ValueError(name_place(message, words, folders)) from None
+
+
 def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Settings and options: Hydra's parser does not accept a setting after an option."""
     for word in words:
@@ -84,6 +108,7 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         _refuse("--experimental-rerun is no option of fathom; start the same command again")
     if parsed.shell_completion:
         _refuse("--shell-completion is no option of fathom; fathom completion bash prints it")
+    _check_config_options(parsed)
     if parsed.package and not parsed.cfg:
         _refuse("--package selects what --cfg prints: fathom train --cfg job --package model")
     if parsed.package and not _is_package(parsed.package):
@@ -92,6 +117,33 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     settings = [*parsed.overrides, *unparsed]
     options = [word for word in words if word not in settings]
     return settings, options
+
+
+def _check_config_options(options: Namespace) -> None:
+    """Checks Hydra's options for another configuration than Fathom's, which hardly anyone means.
+
+    Raises:
+        ValueError: there is no such configuration.
+    """
+    advice = "--config-dir FOLDER adds your own files, such as FOLDER/experiment/NAME.yaml"
+    folder = Path(options.config_path or resource_dir("conf").absolute())
+    if not folder.is_absolute() or not folder.is_dir():
+        _refuse(
+            "--config-path must be the absolute path of a folder that replaces Fathom's conf, "
+            f"got {folder}; {advice}"
+        )
+    name = (options.config_name or "config").removesuffix(".yaml")
+    folders = [folder]
+    if options.config_dir:
+        folders.append(Path(options.config_dir))
+    if any((each / f"{name}.yaml").is_file() for each in folders):
+        return
+    for each in folders:
+        for group in EXTRA_GROUPS:
+            if (each / group / f"{name}.yaml").is_file():
+                advice = f"did you mean {group}={name}?"
+    places = " or ".join(map(str, folders))
+    _refuse(f"there is no configuration {name} in {places}; {advice}")
 
 
 def _is_package(path: str) -> bool:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from research.cli.overrides import prepare_arguments, report_repeated
+from research.cli.overrides import naming_files, prepare_arguments, report_repeated
 from research.config.errors import describe_several_values
 from research.config.override_checks import parse_overrides
 from research.config.schema import Config
@@ -43,7 +43,8 @@ def main(
     report_repeated(settings)
     if not multirun:
         _check_single(settings)
-    planned = plan_runs(settings, multirun=multirun)
+    with naming_files(settings):
+        planned = plan_runs(settings, multirun=multirun)
 
     if len(planned) > 1:
         _print_plan([run.config for run in planned])

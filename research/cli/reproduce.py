@@ -139,10 +139,12 @@ def _check_composed(key: str, overrides: Sequence[str]) -> None:
     Raises:
         ValueError: an override names no setting, or its value is not valid.
     """
-    from research.cli.overrides import prepare_arguments
+    from research.cli.overrides import naming_files, prepare_arguments
     from research.sweeps.planning import check_first_run
 
-    check_first_run(prepare_arguments(_training_words(key, overrides)))
+    words = prepare_arguments(_training_words(key, overrides))
+    with naming_files(words):
+        check_first_run(words)
 
 
 def _training_words(key: str, overrides: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from research.cli.overrides import config_folders, prepare_arguments, report_repeated
 from research.config import errors
-from research.config.config_files import check_config_files
+from research.config.config_files import check_config_files, name_place
 from research.config.given_settings import describe_long_intervals
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
@@ -199,6 +199,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     try:
         session.wandb_sweep, others = take_options(arguments)
         words = prepare_arguments(others)
+        session.arguments = words
         report_repeated(words)
     except ValueError as error:
         refuse(error, session)
@@ -256,11 +257,12 @@ def refuse(
     message = errors.explain(error)
     if message is None:
         raise error
+    message = name_place(message, session.arguments, config_folders(session.arguments))
     if session.show_traces:
         traceback.print_exception(error)
     if session.prints_errors:
         print(f"fathom: {message}", file=sys.stderr)
-    raise errors.UsageError(exit_code) from error
+    raise errors.UsageError(exit_code, message) from error
 
 
 def _report_run(result: dict[str, Any], session: Session) -> int:

@@ -1,9 +1,10 @@
 """Checks the YAML files that an override selects, such as ``conf/experiment/NAME.yaml``.
 
 Hydra reports a mistake in such a file without the file's name, or not at all. These checks name the
-file and the place.
+file and the place, and ``name_place`` does so for what is wrong only in the composed configuration.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ EXAMPLE = "seed: 0"
 GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
 NAME = re.compile(r"[\w/.-]{1,200}")
 BYTE_ORDER_MARK = "\ufeff"  # which some editors write and Hydra takes for a part of the header
+SUBJECT = re.compile(r"(there is no (?P<choice>[\w/]+=\S+?)(?=[ ;])|(?P<path>[\w./]+)(?=[ =]))")
 HEADER = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
@@ -69,6 +71,115 @@ def check_config_files(overrides: Sequence[str], folders: Sequence[Path]) -> Non
                 _check_file(file, group, folders, trail=[])
                 if len(options) > 1:
                     _check_no_grid(file, option, override)
+
+
+def name_place(
+    message: str,
+    overrides: Sequence[str],
+    folders: Sequence[Path],
+) -> str:
+    """The message of a mistake, with the file and the line of the setting that it begins with.
+
+    Where no file that the overrides select sets it, or an override does so as well, the message
+    stays as it is.
+
+    Args:
+        message: one line, such as ``model.depth must be …``.
+        overrides: see ``check_config_files``.
+        folders: see ``check_config_files``.
+    """
+    files = _selected_files(overrides, folders)
+    for group, file in files:
+        message = message.removeprefix(f"{group}/{file.stem}: ")  # as Hydra names a file
+    subject = SUBJECT.match(message)
+    if subject is None:
+        return message
+    path = subject["choice"] or subject["path"]
+    if path in overrides or any(_is_about(override, path, message) for override in overrides):
+        return message
+    for group, file in reversed(files):
+        text = file.read_text(encoding="utf-8")
+        prefix = "" if HEADER.search(text) else f"{group.replace('/', '.')}."
+        for each, line in _find_places(yaml.compose(text, yaml.SafeLoader), prefix):
+            if each == path:
+                return f"{file}, line {line}: {message}"
+    return message
+
+
+def _is_about(
+    override: str,
+    path: str,
+    message: str,
+) -> bool:
+    """Whether a message is about the value that an override gives to the setting ``path``."""
+    key, _, value = override.lstrip("+~").partition("=")
+    if value.startswith("{"):
+        return path.startswith(f"{key}.")
+    return key == path and any(each in message for each in value.split(","))
+
+
+def _selected_files(
+    overrides: Sequence[str],
+    folders: Sequence[Path],
+) -> list[tuple[str, Path]]:
+    """The files that overrides select, and those that they include; each with its group.
+
+    Of those that set the same setting, Hydra takes the last one. Files with a mistake that
+    ``check_config_files`` finds are left out, with those that they include.
+    """
+    selected: dict[Path, str] = {}
+
+    def select(group: str, option: str) -> None:
+        for file in _find_files(group, option, folders):
+            content = _read(file)
+            if file in selected or not isinstance(content, dict):
+                continue
+            selected[file] = group
+            for included in _included_options(file, group, content.get("defaults")):
+                select(*included)
+            selected[file] = selected.pop(file)  # which is after those that it includes
+
+    for override in overrides:
+        group, _, options = override.lstrip("+").partition("=")
+        for option in options.split(","):
+            with contextlib.suppress(ValueError):
+                select(group, option)
+    return [(group, file) for file, group in selected.items()]
+
+
+def _find_places(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    """The settings of a file by path, and the options that it chooses, each with its line.
+
+    Args:
+        node: the mapping that holds them.
+        prefix: the path of the mapping, with a dot at its end.
+    """
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        path = f"{prefix}{key.value}"
+        if path == "defaults" and isinstance(value, yaml.SequenceNode):
+            yield from _find_choices(value)
+        elif path == "hydra.sweeper.params":
+            yield from _find_places(value, "")
+        elif path == "hydra.sweeper.arms" and isinstance(value, yaml.MappingNode):
+            for _, grid in value.value:
+                yield from _find_places(grid, "")
+        elif isinstance(value, yaml.MappingNode):
+            yield from _find_places(value, f"{path}.")
+        else:
+            yield path, line
+
+
+def _find_choices(defaults: yaml.SequenceNode) -> Iterator[tuple[str, int]]:
+    """The groups that defaults choose, and their options as ``group=option``, with their lines."""
+    for entry in defaults.value:
+        if isinstance(entry, yaml.MappingNode):
+            for key, option in entry.value:
+                group = key.value.partition("@")[0].split(" ")[-1].lstrip("/")
+                yield group, key.start_mark.line + 1
+                yield f"{group}={option.value}", key.start_mark.line + 1
 
 
 def _check_no_grid(

@@ -37,7 +37,15 @@ EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part o
 
 
 class UsageError(SystemExit):
-    """The request was wrong, and the message has been printed. ``except Exception`` misses it."""
+    """The request was wrong, and the message has been printed. ``except Exception`` misses it.
+
+    Attributes:
+        message: what was wrong, in one line; empty where that is not known.
+    """
+
+    def __init__(self, code: int, message: str = ""):
+        super().__init__(code)
+        self.message = message
 
 
 class SweepEnded(Exception):
@@ -117,12 +125,16 @@ def describe_glob(path: str, word: str) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it, each once: an error that is raised again may lead to itself."""
+    """An error and what led to it, each once: an error that is raised again may lead to itself.
+
+    What was raised ``from None`` says everything itself.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        context = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or context
 
 
 def _first_line(error: BaseException) -> str:

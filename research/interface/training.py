@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from research.config.arguments import describe_argument
 from research.config.override_checks import MAX_JOBS
@@ -172,7 +173,13 @@ def _check_no_sweep(words: Sequence[str]) -> None:
     from research.sweeps.planning import count_runs
 
     named = [word for word in words if word.startswith("experiment=")]
-    if named and count_runs(words) > 1:
+    if not named:
+        return
+    try:
+        num_runs = count_runs(words)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return  # the command line refuses it
+    if num_runs > 1:
         raise ValueError(f'{named[-1]} is a sweep: fathom.sweep({{}}, "{named[-1]}") trains it')
 
 
@@ -324,7 +331,7 @@ def _value(value: Any) -> str:
 def _train_words(words: Sequence[str]) -> Runs:
     """Runs ``fathom train`` with these words and returns the runs that it names."""
     from research.cli import train as command
-    from research.config.errors import UsageError, explain
+    from research.config.errors import UsageError
     from research.runner.session import Session
 
     session = Session(prints_errors=False)
@@ -332,9 +339,8 @@ def _train_words(words: Sequence[str]) -> Runs:
         try:
             command.main(words, session)
         except UsageError as error:
-            cause = error.__cause__
-            message = explain(cause) if cause else None
-            raise ValueError(message or f"fathom train ended with exit code {error}") from cause
+            message = error.message or f"fathom train ended with exit code {error}"
+            raise ValueError(message) from None
     if session.interrupted:
         raise KeyboardInterrupt
     return runs_in(session.directories)

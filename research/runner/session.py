@@ -58,6 +58,7 @@ class Session:
         reports: What the trackers of the runs have reported.
         prints_errors: Whether a mistake is printed; a caller in Python raises it instead.
         directories: Where the runs of the command are recorded, in order; filled at its end.
+        arguments: The words after ``fathom train``, once they have been parsed.
         wandb_sweep: The W&B sweep whose configuration is written instead of training a sweep;
             None to train.
     """
@@ -68,6 +69,7 @@ class Session:
     reports: TrackerReports = field(default_factory=TrackerReports)
     prints_errors: bool = True
     directories: list[Path] = field(default_factory=list)
+    arguments: Sequence[str] = ()
     wandb_sweep: Any = None
 
 

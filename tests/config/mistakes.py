@@ -760,7 +760,9 @@ EXPERIMENT_ERRORS = {  # what the line must hold for each of them
     "typo": ["model.dpeth is not a setting; did you mean model.depth?"],
     "number": ["did you mean optimizer.clip=global_norm optimizer.clip_threshold=1.0?"],
     "unknown_option": ["there is no skip=residul; did you mean identity?"],
-    "unknown_group": ["experiment/unknown_group: skp is not a setting; did you mean skip?"],
+    "unknown_group": [
+        "experiment/unknown_group.yaml, line 3: skp is not a setting; did you mean skip?"
+    ],
     "no_override": ["chooses an option with override: - override /skip: identity"],
     "steps_and_epochs": ["train.epochs=3.0 has no effect"],
     "unclosed": ["seed=range(0,3 cannot be parsed: ( is not closed"],

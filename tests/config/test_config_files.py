@@ -1,11 +1,13 @@
 """A mistake in a configuration file is one line that names the file and the place."""
 
 import os
+import traceback
 
 import pytest
 
 from research.config.config_files import check_config_files
 from research.config.hydra_config import resource_dir
+from research.interface.training import train
 
 from .mistakes import alias_bomb
 
@@ -68,6 +70,35 @@ MISTAKES = {
     "values": (f"{SWEEPER}params: {{seed: [0, 1]}}\n", "seed must be values between commas"),
     "arms": (f"{SWEEPER}arms: [a]\n", ": hydra.sweeper.arms must hold grids by name"),
     "arm": (f"{SWEEPER}arms: {{a: seed=0}}\n", ": hydra.sweeper.arms.a must hold settings"),
+}
+
+
+COMPOSED_MISTAKES = {  # what is wrong only where the file meets the others; its line, the message
+    "nested": ("model: {depht: 4}\n", 2, "model.depht is not a setting; did you mean model.depth?"),
+    "type": ("model:\n  depth: four\n", 3, "model.depth must be a whole number ≥ 1, got four"),
+    "range": ("model:\n  depth: -4\n", 3, "model.depth must be a whole number ≥ 1, got -4"),
+    "group": ("modle:\n  depth: 4\n", 3, "modle.depth is not a setting; did you mean"),
+    "root": ("sed: 1\n", 2, "sed is not a setting; did you mean seed?"),
+    "option": (
+        "defaults:\n  - override /skip: nne\n",
+        3,
+        "there is no skip=nne; did you mean none?",
+    ),
+    "chosen group": ("defaults:\n  - override /skp: none\n", 3, "skp is not a setting; did you"),
+    "other option": ("\nskip: {rate: 0.5}\n", 3, "skip.rate is not a setting of skip=none"),
+    "list": ("measure: {inspect: [sharp]}\n", 2, "measure.inspect must hold some of"),
+    "hydra": ("hydra:\n  swpr: 3\n", 3, "hydra.swpr is not a setting of Hydra here"),
+    "interpolation": ("name: ${model.x}\n", 2, "name cannot be worked out"),
+    "grid": (
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      model.depht: 2,3\n",
+        6,
+        "model.depht is not a setting",
+    ),
+    "arm": (
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    arms:\n      a:\n        model.depth: 2,x\n",
+        7,
+        "model.depth must be a whole number ≥ 1, got x",
+    ),
 }
 
 
@@ -139,3 +170,76 @@ def test_the_command_refuses_the_file_and_leaves_nothing(
     assert said.err.count("\n") == 1
     assert said.err.startswith(f"fathom: {folder}/mine.yaml: hydra.sweeper.arms.a must hold")
     assert os.listdir(workplace) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "part"), COMPOSED_MISTAKES.values(), ids=COMPOSED_MISTAKES
+)
+@pytest.mark.parametrize("name", ["mine", "other"])
+def test_a_mistake_in_the_composed_settings_names_its_file_and_line(
+    fathom, workplace, write, content, line, part, name
+):
+    write(HEADER + content)
+    said = fathom("train", "--config-dir", ".", f"experiment={name}")
+    assert said.err.startswith(f"fathom: experiment/mine.yaml, line {line}: {part}")
+    assert said.err.count("\n") == 1
+    assert said.code == 2
+    assert os.listdir(workplace) == ["experiment"]
+
+
+@pytest.mark.parametrize(
+    "word", ["model.depth=x", "skip=nne", "model={depth: x}", "model.depth=2,x"]
+)
+def test_a_mistake_on_the_command_line_names_no_file(fathom, workplace, write, word):
+    write(f"{HEADER}defaults:\n  - override /skip: none\nmodel:\n  depth: 4\n")
+    said = fathom("train", "-m", "--config-dir", ".", "experiment=mine", word)
+    assert said.err.startswith(("fathom: model.depth must be", "fathom: there is no skip=nne"))
+
+
+def test_a_mistake_in_the_file_of_an_option_names_it(fathom, workplace):
+    folder = workplace / "conf" / "optimizer"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("defaults:\n  - sgd\nlearnin_rate: 0.1\n")
+    said = fathom("train", "--config-dir", "conf", "optimizer=mine")
+    place = "fathom: conf/optimizer/mine.yaml, line 3: optimizer.learnin_rate is not a setting"
+    assert said.err.startswith(place)
+
+
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_every_command_names_the_file(fathom, workplace, write, command):
+    write(f"{HEADER}model:\n  depth: four\n")
+    said = fathom(command, "experiment=mine", "hydra.searchpath=[.]")
+    assert said.err.startswith("fathom: experiment/mine.yaml, line 3: model.depth must be")
+
+
+def test_python_names_the_file_too(workplace, write):
+    write(f"{HEADER}model:\n  depth: four\n")
+    with pytest.raises(ValueError, match=r"^experiment/mine.yaml, line 3: model.depth must be"):
+        train("experiment=mine", "hydra.searchpath=[.]")
+
+
+@pytest.mark.parametrize("settings", [{"model.dpth": 4}, {"experiment": "nope"}], ids=str)
+def test_a_mistake_in_python_has_no_chain_of_tracebacks(workplace, settings):
+    with pytest.raises(
+        ValueError, match="dpth is not a setting|there is no experiment=nope"
+    ) as raised:
+        train(settings)
+    assert len(traceback.format_exception(raised.value)) < 12
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--config-name", "x"], "there is no configuration x in /"),
+        (["--config-name=vanishing_gradients"], "did you mean experiment=vanishing_gradients?"),
+        (["--config-path", "mine"], "--config-path must be the absolute path of a folder"),
+        (["--config-path", "/"], "there is no configuration config in /; --config-dir FOLDER adds"),
+    ],
+    ids=str,
+)
+def test_another_configuration_that_does_not_exist_is_refused(fathom, workplace, words, part):
+    said = fathom("train", *words)
+    assert said.code == 2
+    assert part in said.err
+    assert said.err.count("\n") == 1
+    assert "provider" not in said.err
