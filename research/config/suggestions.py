@@ -245,6 +245,9 @@ def find_nearest(
     close += difflib.get_close_matches(written, list(meanings), n=1, cutoff=SYNONYM_CUTOFF)
     if close:
         return meanings[close[0]]
+    for name, plain in zip(names, plain_names, strict=True):
+        if len(written) > 2 and sorted(plain) == sorted(written):  # skpi, whose similarity is 0.75
+            return name
     return _share_a_part(word, meanings)
 
 

@@ -259,7 +259,8 @@ def match_runs(
         fault = f"none of the {len(runs)} runs under {place} fits {text}"
         if len(runs) == 1:
             fault = f"the only run under {place} does not fit {text}"
-        raise ValueError(f"{fault}{_filter_hint(words, runs[0]) or _hint_at_each(words, runs)}")
+        hint = _filter_hint(words, runs[0]) or _hint_at_each(words, runs)
+        raise ValueError(f"{fault}{hint or _nearest_folder(words, runs)}")
     return _newest(matching) if LAST in words else matching
 
 
@@ -335,8 +336,7 @@ def _select_by_name(
             matches = _make_name_matcher(word, runs)
             matching = [run for run in matching if matches(run)]
     if not matching:
-        paths = [str(_relative_path(run)) for run in runs]
-        hint = format_suggestion(words[0], paths) if len(words) == 1 else ""
+        hint = _nearest_folder(words, runs)
         raise ValueError(f"there is no run {' '.join(words)} under {ROOT.absolute()}{hint}")
     return _newest(matching) if LAST in words else matching
 
@@ -609,6 +609,20 @@ def _hint_at_each(words: Sequence[str], runs: Sequence[Run]) -> str:
         if word != LAST and not any(map(_make_matcher(word, runs), runs)):
             return ""
     return "; each word alone fits some, but a run must fit all of them" if len(words) > 1 else ""
+
+
+def _nearest_folder(words: Sequence[str], runs: Sequence[Run]) -> str:
+    """``; did you mean X?`` where a word is similar to the name of a study or run, else nothing."""
+    names: dict[str, None] = {}
+    for run in runs:
+        for folder in (run.directory, run.directory.parent):
+            if folder != ROOT:
+                names[folder.name] = None
+    paths = [str(_relative_path(run)) for run in runs if run.directory.is_relative_to(ROOT)]
+    for word in words:
+        if not is_condition(word) and word not in names:
+            return format_suggestion(word, paths if "/" in word else names, {})
+    return ""
 
 
 def _filter_hint(words: Sequence[str], run: Run) -> str:

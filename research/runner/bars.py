@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any, Protocol
 
+WIDTH_OF_NUMBERS = 22  # of a short bar, the percentage and the time, with blanks between them
 SECONDS_PER_UPDATE = 0.2  # of a notebook, which redraws the bar each time
 
 
@@ -79,12 +80,13 @@ class TerminalBar:
         text: str,
         time_left: str = "",
     ) -> None:
-        """Shows the bar; see ``Bar``."""
+        """Shows the bar; see ``Bar``. In a narrow terminal the text is cut, and nothing else."""
+        room = max(self._progress.console.width - WIDTH_OF_NUMBERS - len(time_left), 8)
         self._progress.update(
             self._task,
             completed=completed,
             total=total,
-            description=text,
+            description=text if len(text) <= room else f"{text[: room - 1]}…",
             time_left=time_left,
         )
 

@@ -363,3 +363,11 @@ def test_a_folder_may_be_written_in_every_way(fathom, five_runs, command, prefix
 
     assert said.code == 0, said.err
     assert said.out == fathom(*command, "one").out
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "rm", "plot"])
+@pytest.mark.parametrize(("word", "meant"), [("skpi=none", "skip"), ("oen", "one")])
+def test_a_typo_leads_to_the_nearest_name(fathom, five_runs, command, word, meant):
+    said = fathom(command, word)
+    assert said.code == 2
+    assert said.err.endswith(f"; did you mean {meant}?\n")

@@ -3,8 +3,10 @@
 import sys
 
 import pytest
+from rich.console import Console
 
 from research.runner import progress
+from research.runner.bars import TerminalBar
 from research.runner.progress import Progress, TrainingTime
 
 
@@ -181,3 +183,19 @@ def test_ipython_without_a_notebook_shows_lines(clock, notebook, capsys):
 
     assert notebook.shown == []
     assert last_line(capsys) == "run: step 10/10"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_in_a_narrow_terminal_the_text_is_cut_and_not_the_time_left(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    bar = TerminalBar()
+    bar.show(
+        3, 10, "[4/10] depth=2,width=8: step 300/1000  loss 2.3  eval 0.11", "about 1208 s left"
+    )
+    console = Console(file=sys.stdout, width=width)
+    console.print(bar._progress)
+    bar.stop()
+    shown = capsys.readouterr().out
+    assert shown.startswith("[4")
+    assert "30% " in shown
+    assert "about 1208 s left" in shown
