@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import hydra._internal.hydra
 import hydra.core.utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -35,6 +36,7 @@ from research.runner.run_spec import (
 )
 from research.runner.session import Session, remove_hydra_output, train_group
 from research.runner.signals import terminable
+from research.sweeps.composition import CachingLoader
 from research.sweeps.placement import place_single_run
 from research.sweeps.wandb_sweep import take_options
 
@@ -215,6 +217,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
         check_config_files(words, config_folders(words))
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(_hydra_raises())
+            contexts.enter_context(_hydra_parses_files_once())
             contexts.enter_context(_hydra_replaces_files())
             contexts.enter_context(terminable())
             contexts.enter_context(session.progress)
@@ -325,6 +328,17 @@ def _save_config(
         if not (output_dir.parent / "run.json").exists():
             remove_hydra_output(output_dir.parent)
         raise
+
+
+@contextlib.contextmanager
+def _hydra_parses_files_once() -> Iterator[None]:
+    """Makes Hydra load configurations with ``CachingLoader``."""
+    before = hydra._internal.hydra.ConfigLoaderImpl
+    hydra._internal.hydra.ConfigLoaderImpl = CachingLoader
+    try:
+        yield
+    finally:
+        hydra._internal.hydra.ConfigLoaderImpl = before
 
 
 @contextlib.contextmanager

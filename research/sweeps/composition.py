@@ -17,6 +17,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException
@@ -68,27 +69,16 @@ class _ParsedFiles(CachingConfigRepository):
         return self.cache[config_path]
 
 
-class Composer(ConfigLoaderImpl):
-    """Hydra's configuration loader for the jobs of a sweep.
+class CachingLoader(ConfigLoaderImpl):
+    """Hydra's configuration loader, but it parses each file only once.
 
-    It composes the same configurations as Hydra's own loader, but loads each choice of groups only
-    once.
+    Hydra composes the configuration of every command twice: first only to read ``hydra.mode``.
     """
 
-    def __init__(self, loader: ConfigLoader):
-        assert isinstance(loader, ConfigLoaderImpl)
-        super().__init__(loader.config_search_path)
+    def __init__(self, config_search_path: ConfigSearchPath):
+        super().__init__(config_search_path)
         self._pickled_files: dict[str, bytes] = {}
-        self._pickled_configs: dict[CacheKey, bytes] = {}
-        self._reusable_configs: dict[CacheKey, DictConfig] = {}
-        self._run_specs: dict[CacheKey, RunSpec] = {}
-        self._is_group = functools.cache(self.repository.group_exists)
         self._parse_override = functools.cache(OverridesParser.create().parse_override)
-
-    @classmethod
-    def from_loader(cls, loader: ConfigLoader) -> "Composer":
-        """``loader`` itself where it is a Composer, with all that it has cached; else a new one."""
-        return loader if isinstance(loader, cls) else cls(loader)
 
     def _parse_overrides_and_create_caching_repo(
         self,
@@ -100,6 +90,27 @@ class Composer(ConfigLoaderImpl):
         files = _ParsedFiles(self.repository, self._pickled_files)
         self._process_config_searchpath(config_name, parsed_overrides, files)
         return parsed_overrides, files
+
+
+class Composer(CachingLoader):
+    """Hydra's configuration loader for the jobs of a sweep.
+
+    It composes the same configurations as Hydra's own loader, but loads each choice of groups only
+    once.
+    """
+
+    def __init__(self, loader: ConfigLoader):
+        assert isinstance(loader, ConfigLoaderImpl)
+        super().__init__(loader.config_search_path)
+        self._pickled_configs: dict[CacheKey, bytes] = {}
+        self._reusable_configs: dict[CacheKey, DictConfig] = {}
+        self._run_specs: dict[CacheKey, RunSpec] = {}
+        self._is_group = functools.cache(self.repository.group_exists)
+
+    @classmethod
+    def from_loader(cls, loader: ConfigLoader) -> "Composer":
+        """``loader`` itself where it is a Composer, with all that it has cached; else a new one."""
+        return loader if isinstance(loader, cls) else cls(loader)
 
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
