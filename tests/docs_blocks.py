@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from research.config.hydra_config import register_with_hydra, resource_dir
+from .composing import compose
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -95,11 +94,8 @@ COMMAND_LINES = read_command_lines()
 
 def compose_training(line: CommandLine) -> DictConfig:
     """The configuration that a line ``fathom train …`` gives, of a sweep that of its first job."""
-    register_with_hydra()
     overrides = [_first_value(word) for word in line.words[2:] if _is_override(word)]
-    conf = str(resource_dir("conf").absolute())
-    with initialize_config_dir(conf, version_base="1.3"):
-        return compose("config", overrides)
+    return compose(*overrides)
 
 
 def _is_override(word: str) -> bool:

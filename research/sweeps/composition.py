@@ -78,7 +78,6 @@ class CachingLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath):
         super().__init__(config_search_path)
         self._pickled_files: dict[str, bytes] = {}
-        self._parse_override = functools.cache(OverridesParser.create().parse_override)
 
     def _parse_overrides_and_create_caching_repo(
         self,
@@ -86,10 +85,13 @@ class CachingLoader(ConfigLoaderImpl):
         overrides: list[str],
     ) -> tuple[list[Override], CachingConfigRepository]:
         """As in Hydra's loader, which calls it, but files are parsed only once."""
-        parsed_overrides = [self._parse_override(override) for override in overrides]
+        parsed_overrides = self._parse_overrides(overrides)
         files = _ParsedFiles(self.repository, self._pickled_files)
         self._process_config_searchpath(config_name, parsed_overrides, files)
         return parsed_overrides, files
+
+    def _parse_overrides(self, overrides: Sequence[str]) -> list[Override]:
+        return OverridesParser.create().parse_overrides(list(overrides))
 
 
 class Composer(CachingLoader):
@@ -102,21 +104,27 @@ class Composer(CachingLoader):
     def __init__(self, loader: ConfigLoader):
         assert isinstance(loader, ConfigLoaderImpl)
         super().__init__(loader.config_search_path)
+        if isinstance(loader, CachingLoader):
+            self._pickled_files = loader._pickled_files
         self._pickled_configs: dict[CacheKey, bytes] = {}
         self._reusable_configs: dict[CacheKey, DictConfig] = {}
         self._run_specs: dict[CacheKey, RunSpec] = {}
         self._is_group = functools.cache(self.repository.group_exists)
+        self._parse_override = functools.cache(OverridesParser.create().parse_override)
 
     @classmethod
     def from_loader(cls, loader: ConfigLoader) -> "Composer":
         """``loader`` itself where it is a Composer, with all that it has cached; else a new one."""
         return loader if isinstance(loader, cls) else cls(loader)
 
+    def _parse_overrides(self, overrides: Sequence[str]) -> list[Override]:
+        return [self._parse_override(override) for override in overrides]
+
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
         """The configuration of one job."""
-        overrides = [self._parse_override(override) for override in sweep_overrides]
+        overrides = self._parse_overrides(sweep_overrides)
         composed = self._load_groups(master_config, overrides)
         self._set_values(composed, overrides)
         if "model" in composed and _is_read_otherwise(composed):
@@ -132,7 +140,7 @@ class Composer(CachingLoader):
         """
         key = tuple(overrides)
         if key not in self._run_specs:
-            parsed = [self._parse_override(override) for override in overrides]
+            parsed = self._parse_overrides(overrides)
             composed = self._load_reusable(master, parsed)
             self._set_values(composed, parsed)
             config = to_checked_config(composed)

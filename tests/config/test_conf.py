@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
 
-from research.config.hydra_config import register_with_hydra, resource_dir, to_config
+from research.config.hydra_config import resource_dir, to_config
 from research.config.schema import OPTIONS, Config, flatten, selector_of
 from research.config.validation import check_config
 from research.records.runs import flatten_dict
@@ -22,6 +19,7 @@ from research.sweeps.composition import Composer
 from research.sweeps.jobs import expand_jobs, find_unique_jobs
 
 from ..compiling import one_in
+from ..composing import caching_loader, compose
 from ..described import own_data as own_data
 
 CONF = resource_dir("conf")
@@ -56,9 +54,7 @@ OPTION_FILES = files_of(*ALL_GROUPS.difference(DIFFERENCES))
 @functools.cache
 def composed(*overrides):
     """The checked configuration of a command line."""
-    register_with_hydra()
-    with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
-        return to_config(compose("config", list(overrides)))
+    return to_config(compose(*overrides))
 
 
 def differing_paths(one, other):
@@ -168,9 +164,7 @@ def test_an_experiment_states_only_differences_below_its_claim(name):
 @functools.cache
 def plan(name):
     """The jobs of an experiment, checked as by the sweeper, without duplicates."""
-    register_with_hydra()
-    search_path = create_config_search_path(str(CONF.absolute()))
-    composer = Composer(ConfigLoaderImpl(search_path))
+    composer = Composer(caching_loader())
     arguments = [f"experiment={name}", "tracker=none"]
     master = composer.load_configuration("config", arguments, run_mode=RunMode.MULTIRUN)
     sweeper = master.hydra.sweeper
