@@ -217,7 +217,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
         check_config_files(words, config_folders(words))
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(_hydra_raises())
-            contexts.enter_context(_hydra_parses_files_once())
+            contexts.enter_context(_hydra_composes_once())
             contexts.enter_context(_hydra_replaces_files())
             contexts.enter_context(terminable())
             contexts.enter_context(session.progress)
@@ -331,7 +331,7 @@ def _save_config(
 
 
 @contextlib.contextmanager
-def _hydra_parses_files_once() -> Iterator[None]:
+def _hydra_composes_once() -> Iterator[None]:
     """Makes Hydra load configurations with ``CachingLoader``."""
     before = hydra._internal.hydra.ConfigLoaderImpl
     hydra._internal.hydra.ConfigLoaderImpl = CachingLoader

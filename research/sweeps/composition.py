@@ -31,6 +31,7 @@ from research.records.runs import flatten_dict
 from research.runner.run_spec import RunSpec, record_as_read, to_checked_config
 
 CacheKey = tuple[str, ...]
+CommandKey = tuple[str | None, tuple[str, ...]]
 
 
 class _ParsedFiles(CachingConfigRepository):
@@ -70,14 +71,41 @@ class _ParsedFiles(CachingConfigRepository):
 
 
 class CachingLoader(ConfigLoaderImpl):
-    """Hydra's configuration loader, but it parses each file only once.
+    """Hydra's configuration loader, but it parses each file, and composes a command, only once.
 
-    Hydra composes the configuration of every command twice: first only to read ``hydra.mode``.
+    Hydra itself composes the configuration of a command twice: first only to read ``hydra.mode``.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath):
         super().__init__(config_search_path)
         self._pickled_files: dict[str, bytes] = {}
+        self._composed_for_mode: dict[CommandKey, DictConfig] = {}
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """As in Hydra's loader, but what was composed to read ``hydra.mode`` is used afterwards."""
+        key = (config_name, tuple(overrides))
+        composed = self._composed_for_mode.pop(key, None)
+        if composed is None or not validate_sweep_overrides or _lacks_choices(composed):
+            composed = super().load_configuration(
+                config_name,
+                overrides,
+                run_mode,
+                from_shell,
+                validate_sweep_overrides,
+            )
+        else:
+            parsed_overrides = self._parse_overrides(overrides)
+            self.validate_sweep_overrides_legal(parsed_overrides, run_mode, from_shell)
+        if not validate_sweep_overrides:  # Hydra only wants to read hydra.mode
+            self._composed_for_mode = {key: composed}
+        return composed
 
     def _parse_overrides_and_create_caching_repo(
         self,
@@ -222,6 +250,12 @@ class Composer(CachingLoader):
         if not self._is_group(override.key_or_group):
             return False
         return not isinstance(override.value(), dict)  # model={depth:3} merges values
+
+
+def _lacks_choices(composed: DictConfig) -> bool:
+    """Whether an option is missing, which Hydra allows for the common part of a sweep only."""
+    choices: Any = OmegaConf.to_container(composed.hydra.runtime.choices)
+    return "???" in choices.values()
 
 
 def compose_jobs(
