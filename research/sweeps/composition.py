@@ -90,22 +90,44 @@ class CachingLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """As in Hydra's loader, but what was composed to read ``hydra.mode`` is used afterwards."""
-        key = (config_name, tuple(overrides))
-        composed = self._composed_for_mode.pop(key, None)
-        if composed is None or not validate_sweep_overrides or _lacks_choices(composed):
-            composed = super().load_configuration(
-                config_name,
-                overrides,
-                run_mode,
-                from_shell,
-                validate_sweep_overrides,
-            )
-        else:
+        if validate_sweep_overrides:
             parsed_overrides = self._parse_overrides(overrides)
-            self.validate_sweep_overrides_legal(parsed_overrides, run_mode, from_shell)
+            composed = self._take_composed(config_name, parsed_overrides)
+            if composed is not None:
+                self.validate_sweep_overrides_legal(parsed_overrides, run_mode, from_shell)
+                return composed
+        composed = super().load_configuration(
+            config_name,
+            overrides,
+            run_mode,
+            from_shell,
+            validate_sweep_overrides,
+        )
         if not validate_sweep_overrides:  # Hydra only wants to read hydra.mode
-            self._composed_for_mode = {key: composed}
+            lines = tuple(overrides)
+            self._composed_for_mode = {(config_name, lines): composed}
         return composed
+
+    def _take_composed(
+        self,
+        config_name: str | None,
+        overrides: Sequence[Override],
+    ) -> DictConfig | None:
+        """What was composed to read ``hydra.mode``, with the mode that Hydra then sets; else None."""
+        lines = tuple(override.input_line or "" for override in overrides)
+        set_mode = []
+        if lines and lines[-1] in ("hydra.mode=RUN", "hydra.mode=MULTIRUN"):
+            set_mode = [overrides[-1]]
+        for added in ([], set_mode):
+            key = (config_name, lines[: len(lines) - len(added)])
+            composed = self._composed_for_mode.pop(key, None)
+            if composed is None or _lacks_choices(composed):
+                continue
+            self._apply_overrides_to_config(added, composed)
+            for override in added:
+                composed.hydra.overrides.hydra.append(override.input_line)
+            return composed
+        return None
 
     def _parse_overrides_and_create_caching_repo(
         self,

@@ -14,6 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
+from jax.stages import Lowered
 
 from research.config.errors import explain
 from research.config.fields import settings_of
@@ -242,14 +243,19 @@ class Effect:
         arguments: the bytes of each hyperparameter.
         data: the fingerprint of the dataset, and what the program reads of it.
         intervals: numbers of steps that only the host loop uses.
-        argument_names: the text of the lowered functions with the names of their arguments.
+        lowered: the lowered functions.
     """
 
     program: str
     arguments: tuple[bytes, ...]
     data: tuple[str, ...]
     intervals: tuple[Any, ...]
-    argument_names: str = dataclasses.field(compare=False)
+    lowered: tuple[Lowered, ...] = dataclasses.field(compare=False)
+
+    @functools.cached_property
+    def argument_names(self) -> str:
+        """The text of the lowered functions with the names of their arguments."""
+        return "\n".join(each.as_text(debug_info=True) for each in self.lowered)
 
 
 @functools.lru_cache(maxsize=16)
@@ -267,7 +273,7 @@ def cached_effect(changes: frozenset) -> Effect:
         arguments=tuple(number.tobytes() for number in hyperparameters),
         data=(setup.dataset.fingerprint(), *digests),
         intervals=(setup.steps, setup.eval_every, *sorted(setup.diagnostic_intervals.items())),
-        argument_names="\n".join(each.as_text(debug_info=True) for each in lowered),
+        lowered=tuple(lowered),
     )
 
 
