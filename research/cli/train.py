@@ -333,12 +333,13 @@ def _save_config(
 @contextlib.contextmanager
 def _hydra_composes_once() -> Iterator[None]:
     """Makes Hydra load configurations with ``CachingLoader``."""
-    before = hydra._internal.hydra.ConfigLoaderImpl
-    hydra._internal.hydra.ConfigLoaderImpl = CachingLoader
+    module: Any = hydra._internal.hydra
+    before = module.ConfigLoaderImpl
+    module.ConfigLoaderImpl = CachingLoader
     try:
         yield
     finally:
-        hydra._internal.hydra.ConfigLoaderImpl = before
+        module.ConfigLoaderImpl = before
 
 
 @contextlib.contextmanager

@@ -113,7 +113,10 @@ class CachingLoader(ConfigLoaderImpl):
         config_name: str | None,
         overrides: Sequence[Override],
     ) -> DictConfig | None:
-        """What was composed to read ``hydra.mode``, with the mode that Hydra then sets; else None."""
+        """What was composed to read ``hydra.mode``, or None if it is not what is asked for.
+
+        Where a command sets no mode, Hydra adds it as the last override.
+        """
         lines = tuple(override.input_line or "" for override in overrides)
         set_mode = []
         if lines and lines[-1] in ("hydra.mode=RUN", "hydra.mode=MULTIRUN"):

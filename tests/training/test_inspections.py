@@ -556,9 +556,9 @@ def test_a_diagnostic_is_of_as_many_stored_examples_as_the_table_says():
         for count, chosen in inspections.items():
 
             @quick
-            def inspect(x, chosen=tuple(sorted(chosen))):
+            def inspect(x, chosen=chosen):
                 changed = dataclasses.replace(snapshot, data={**data, "x": x})
-                return inspect_snapshot(changed, chosen)
+                return inspect_snapshot(changed, sorted(chosen))
 
             # Every diagnostic of at most so many examples is blind to the later ones.
             after = inspect(jnp.asarray(x).at[count:].set(jnp.nan))
