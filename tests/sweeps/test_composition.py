@@ -82,8 +82,8 @@ def name_job(job):
     return " ".join(job)
 
 
-def to_yaml(config):
-    return format_yaml(OmegaConf.to_container(config, enum_to_str=True))
+def to_yaml(config, *, resolve=False):
+    return format_yaml(OmegaConf.to_container(config, enum_to_str=True, resolve=resolve))
 
 
 @pytest.mark.parametrize("job", jobs_that_select_every_option() + UNUSUAL_JOBS, ids=name_job)
