@@ -12,7 +12,7 @@ from research.config.wording import pluralize
 from research.records.mirror import wandb_state
 from research.records.record import Lock
 from research.records.run_info import DamagedRecord
-from research.records.runs import Run, find_runs
+from research.records.runs import Run, find_runs, has_rows
 from research.records.trackers.identity import find_folders
 from research.records.trackers.offline import remove_dangling_link
 from research.reporting.named_runs import runs_in_folders
@@ -54,7 +54,7 @@ def main(words: Sequence[str], yes: bool | str = False) -> int:
 
 def _named_runs(words: Sequence[str]) -> list[Run]:
     """The runs that the words name; damaged ones only where each word is the folder of a run."""
-    if all((Path(word) / "run.json").exists() for word in words):
+    if all((Path(word) / "run.json").exists() or has_rows(Path(word)) for word in words):
         return [Run(Path(word)) for word in dict.fromkeys(words)]
     runs = runs_in_folders(words)
     for word in words:

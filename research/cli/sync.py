@@ -15,7 +15,7 @@ from pathlib import Path
 from research.config.wording import pluralize
 from research.records.record import Lock, RunLocked, read_info
 from research.records.run_info import DamagedRecord
-from research.records.runs import METRICS, SOURCE_WATCH, JsonObject, Run, find_runs
+from research.records.runs import SOURCE_WATCH, JsonObject, Run, find_runs, has_rows
 from research.records.trackers.server import PresentServer, ServerUnavailable
 from research.records.trackers.views import FILE as VIEWS
 
@@ -50,7 +50,7 @@ class Upload:
     @property
     def label(self) -> str:
         """The name of a W&B folder, or the path of a run directory."""
-        if (self.directory / "run.json").exists():
+        if (self.directory / "run.json").exists() or has_rows(self.directory):
             return str(self.directory)
         if (self.directory / VIEWS).exists():
             return f"view and report of {self.directory.name}"
@@ -66,15 +66,17 @@ class Found:
         num_complete: the runs of which W&B has everything.
         num_without: the runs of ``fathom train`` that were recorded without W&B.
         num_loops: the same of other training loops, which ``fathom.Monitor`` has recorded.
+        num_empty: the runs without rows, and without a folder of W&B that is sent.
     """
 
     uploads: list[Upload]
     num_complete: int
     num_without: int = 0
     num_loops: int = 0
+    num_empty: int = 0
 
-    def describe_runs_without(self) -> list[str]:
-        """What brings the runs that were recorded without W&B to it, a line for each kind."""
+    def describe_others(self) -> list[str]:
+        """The runs that are not sent, and what brings them to W&B, a line for each kind."""
         lines = []
         if self.num_without:
             is_one = self.num_without == 1
@@ -89,6 +91,9 @@ class Found:
                 f'fathom.Monitor recorded {runs} without W&B: give it tracker="wandb" to record '
                 "the next ones there"
             )
+        if self.num_empty:
+            verb = "has" if self.num_empty == 1 else "have"
+            lines.append(f"{pluralize(self.num_empty, 'run')} {verb} no rows yet")
         return lines
 
 
@@ -132,7 +137,7 @@ def main(
             _show_plan(found)
         else:
             code = _upload_all(found, num_jobs)
-        for line in found.describe_runs_without():
+        for line in found.describe_others():
             print(line)
         return code
     except KeyboardInterrupt:
@@ -213,6 +218,7 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
     num_complete = 0
     num_without = 0
     num_loops = 0
+    num_empty = 0
     for run in runs:
         send = partial(_send_record, run.directory)
         size = 0
@@ -221,21 +227,24 @@ def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
             if is_uploaded(run.directory, run.info, server):
                 if is_mirrored(run.directory, run.info):
                     num_complete += 1
+                elif not has_rows(run.directory):
+                    num_empty += 1
                 elif run.info.get("source") == SOURCE_WATCH:
-                    num_loops += _has_rows(run.directory)
+                    num_loops += 1
                 else:
-                    num_without += _has_rows(run.directory)
+                    num_without += 1
                 continue
             has_lost_rows = has_ended(run.info) and bool(run.info.get("steps"))
             is_in_folder = _wandb_id(run.directory) in ids_of_folders
-            if not _has_rows(run.directory) and (is_in_folder or not has_lost_rows):
+            if not has_rows(run.directory) and (is_in_folder or not has_lost_rows):
+                num_empty += not is_in_folder
                 continue
             size = run.num_steps
             wandb_id = _wandb_id(run.directory)
         except DamagedRecord as error:
             send = partial(_fail, error)
         uploads.append(Upload(run.directory, run.directory, size, send, wandb_id))
-    return Found(uploads, num_complete, num_without, num_loops)
+    return Found(uploads, num_complete, num_without, num_loops, num_empty)
 
 
 def _fail(error: DamagedRecord, _: Lock) -> str:
@@ -252,19 +261,13 @@ def _uploads_of_folders(folders: Sequence[Path]) -> list[Upload]:
     for folder in folders:
         run_id = find_run_id(folder.name)
         directory = directories.get(run_id)
-        if is_uploaded(folder) or (directory and _has_rows(directory)):
+        if is_uploaded(folder) or (directory and has_rows(directory)):
             continue
         # A run that has just started has no rows yet.
         size = sum(file.stat().st_size for file in folder.glob("*.wandb")) // BYTES_PER_ROW
         send = partial(_send_folder, folder)
         uploads.append(Upload(folder, directory or folder, size, send, run_id))
     return uploads
-
-
-def _has_rows(directory: Path) -> bool:
-    if (directory / f"{METRICS}.parquet").exists():
-        return True
-    return any(directory.glob(f"{METRICS}.parts/*.parquet"))
 
 
 def _wandb_id(directory: Path) -> str:

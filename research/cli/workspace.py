@@ -6,7 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from research.config.suggestions import format_suggestion
-from research.records.runs import find_runs
+from research.records.runs import Run, find_runs
 from research.reporting.selection import RecordCheck
 
 OUTPUTS = Path("outputs")
@@ -25,13 +25,14 @@ def main(words: Sequence[str] = ()) -> int:
         ValueError: a word is no study, or its runs are not recorded for W&B.
         ModuleNotFoundError: ``wandb-workspaces`` is not installed.
     """
-    for directory in _find_studies(words):
-        _lay_out(directory)
+    readable = RecordCheck()
+    for directory in _find_studies(words, readable):
+        _lay_out(directory, readable(find_runs(directory)))
     return 0
 
 
-def _find_studies(words: Sequence[str]) -> list[Path]:
-    runs = RecordCheck()(find_runs(OUTPUTS))
+def _find_studies(words: Sequence[str], readable: RecordCheck) -> list[Path]:
+    runs = readable(find_runs(OUTPUTS))
     newest_first = sorted(runs, key=attrgetter("start_time"), reverse=True)
     folders = [run.directory.parent for run in newest_first if run.directory.parent != OUTPUTS]
     names = list(dict.fromkeys(str(folder.relative_to(OUTPUTS)) for folder in folders))
@@ -48,11 +49,11 @@ def _find_studies(words: Sequence[str]) -> list[Path]:
     return studies
 
 
-def _lay_out(directory: Path) -> None:
+def _lay_out(directory: Path, runs: Sequence[Run]) -> None:
     from research.records.trackers.views import FILE, send_views, write_views
     from research.reporting.workspace import describe_study, make_views
 
-    study = describe_study(directory, find_runs(directory))
+    study = describe_study(directory, runs)
     views = make_views(study)
     is_changed = write_views(directory, views)
     print(f"{directory / FILE}: a view and a report of {study.name}")

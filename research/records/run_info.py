@@ -109,6 +109,10 @@ def read_run_info(file: Path) -> JsonObject:
     """
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DamagedRecord(
+            f"{file} is missing: restore it, or remove that directory and train the run again"
+        ) from None
     except OSError as error:
         raise DamagedRecord(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError):

@@ -345,17 +345,35 @@ def describe_verdict(run: Run) -> str:
 def find_runs(root: Path) -> list[Run]:
     """Every run below ``root``, sorted by path; numbers in a path are sorted by value.
 
-    A run holds no others, and no run lies deeper than ``MAX_LEVELS`` below the folder.
+    A run holds no others, and no run lies deeper than ``MAX_LEVELS`` below the folder. A folder
+    with rows is one, too, although its ``run.json`` is missing; its ``info`` says so.
     """
     directories = []
     for place, folders, files in os.walk(root):
         directory = Path(place)
-        if "run.json" in files:
+        is_run = "run.json" in files or _has_lost_record(directory)
+        if is_run:
             directories.append(directory)
         level = len(directory.parts) - len(root.parts)
-        if "run.json" in files or level >= MAX_LEVELS:
+        if is_run or level >= MAX_LEVELS:
             folders.clear()
     return [Run(directory) for directory in sorted(directories, key=_path_order)]
+
+
+def _has_lost_record(directory: Path) -> bool:
+    """Whether a folder without ``run.json`` has rows, and no process is about to write it."""
+    if not has_rows(directory):
+        return False
+    from research.records.record import is_being_written
+
+    return not is_being_written(directory) and not (directory / "run.json").exists()
+
+
+def has_rows(directory: Path) -> bool:
+    """Whether rows of a run are on disk, in its table of metrics or in part files of it."""
+    if (directory / f"{METRICS}.parquet").exists():
+        return True
+    return any(directory.glob(f"{METRICS}.parts/*.parquet"))
 
 
 def _path_order(path: Path) -> list[tuple[float, str]]:

@@ -177,10 +177,18 @@ def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
         root: the folder that is searched.
 
     Raises:
-        ValueError: there are no runs, none matches, or a condition cannot be understood.
+        ValueError: there are no runs, none can be read, none matches, or a condition cannot be
+            understood.
     """
     readable = RecordCheck()
-    runs = readable(_runs_by_path(words, root)) or readable(find_runs(root))
+    found = _runs_by_path(words, root)
+    if words and len(found) == 1:
+        found[0].check()
+    runs = readable(found)
+    if words and found and not runs:
+        text = " ".join(words)
+        raise ValueError(f"no run under {root.absolute()} whose path fits {text} can be read")
+    runs = runs or readable(find_runs(root))
     if not runs:
         raise ValueError(describe_no_runs(root))
     return match_runs(runs, words, root)
@@ -513,6 +521,7 @@ def find_runs_of(
     """
     run = _run_in(word)
     if run is not None:
+        run.check()
         return [run]
     for directory in (Path(word), ROOT / word):
         if word.strip("./") and directory.is_dir():

@@ -277,7 +277,6 @@ def test_a_damaged_record_does_not_hide_the_others(fathom, make_run, content, co
 
 COMMANDS = [
     "runs",
-    "runs broken",
     "runs nothing",
     "runs --json",
     "show last",
@@ -297,6 +296,22 @@ def test_the_only_record_is_said_to_be_damaged_once(fathom, make_run, command):
     assert left_out.startswith("fathom: left out: outputs/a/broken/run.json is damaged: ")
     assert problem.startswith("fathom: no run under ")
     assert problem.endswith("outputs can be read")
+
+
+def test_a_word_that_names_damaged_records_alone_says_nothing_of_the_others(fathom, make_run):
+    make_run("a/whole")
+    for name in ("first", "second"):
+        (make_run(f"b/{name}") / "run.json").write_text("half")
+
+    said = fathom("runs", "b/first")
+    assert said.code == 2
+    assert said.err.startswith("fathom: outputs/b/first/run.json is damaged: ")
+    assert said.err.count("\n") == 1
+
+    said = fathom("runs", "b")
+    assert said.code == 2
+    assert said.err.endswith("/outputs whose path fits b can be read\n")
+    assert said.err.count("\n") == 3
 
 
 @pytest.mark.parametrize("words", ["whole other", "b skip=none", "b b"])

@@ -490,6 +490,18 @@ def test_runs_that_were_recorded_without_wandb_are_counted_and_said_how_to_bring
     assert has_all_rows(server, recorded.id)
 
 
+@pytest.mark.parametrize("state", ["pending", None])
+def test_runs_without_rows_are_counted(fathom, recorded, server, state):
+    info = recorded.info
+    if state is None:
+        del info["mirrored"]
+        info.pop("wandb", None)
+    write_json(recorded.directory / "run.json", info | {"status": "running", "steps": None})
+    (recorded.directory / "metrics.parquet").unlink()
+
+    assert fathom("sync").out == "nothing to upload, 0 already in W&B\n1 run has no rows yet\n"
+
+
 def test_the_words_of_sync_select_runs(fathom, recorded, server):
     code, out, _ = fathom("sync", "model.depth=2", "first")
     assert code == 0

@@ -14,6 +14,7 @@ from research.config.yaml_files import parse_yaml
 from research.records import record
 from research.records.queries import autocorrelation
 from research.records.record import Lock, RunRecord
+from research.records.run_info import DamagedRecord
 from research.records.runs import Run, find_runs, flatten_dict
 
 
@@ -170,6 +171,23 @@ def test_runs_are_found_at_any_depth_in_order(tmp_path):
     assert find_runs(tmp_path / "nowhere") == []
 
 
+@pytest.mark.parametrize("file", ["metrics.parquet", "metrics.parts/000000.parquet"])
+def test_a_folder_with_rows_is_a_run_whose_record_is_missing_unless_it_is_being_written(
+    tmp_path, file
+):
+    table = tmp_path / "study" / "run" / file
+    table.parent.mkdir(parents=True)
+    table.touch()
+
+    (run,) = find_runs(tmp_path)
+    with pytest.raises(DamagedRecord, match="run.json is missing: restore it"):
+        run.check()
+
+    lock = Lock(tmp_path / "study" / "run")
+    assert find_runs(tmp_path) == []
+    lock.release()
+
+
 def test_numbers_in_names_are_sorted_by_value(tmp_path):
     names = ["depth=4", "depth=16", "depth=128"]
     for name in reversed(names):
@@ -179,6 +197,7 @@ def test_numbers_in_names_are_sorted_by_value(tmp_path):
 
 READS = """
 import sys, pathlib
+from research.records.run_info import DamagedRecord
 from research.records.runs import Run
 
 run = Run(pathlib.Path(sys.argv[1]))

@@ -83,6 +83,18 @@ def test_the_specifications_are_valid_and_their_panels_show_what_the_runs_have(f
     assert [item["value"] for item in runset["filters"]["filters"]] == ["first", "train"]
 
 
+def test_a_damaged_run_is_left_out_with_a_line(fathom, study):
+    shutil.copytree(study / "depth=8", study / "depth=9")
+    (study / "depth=9" / "run.json").write_text("{")
+
+    code, out, err = fathom("workspace", "first")
+
+    assert code == 0
+    assert out.startswith("outputs/first/workspace.json: ")
+    assert err.startswith("fathom: left out: outputs/first/depth=9/run.json is damaged: ")
+    assert err.count("\n") == 1
+
+
 def test_what_the_runs_do_not_have_has_no_panel(fathom, study):
     """A regression has no accuracy, and a run without gauges no profiles."""
     for directory in study.iterdir():
