@@ -5,7 +5,11 @@ import sys
 import time
 from typing import Any, Protocol
 
-WIDTH_OF_NUMBERS = 22  # of a short bar, the percentage and the time, with blanks between them
+MIN_WIDTH_OF_TEXT = 8  # where there is less, columns are left out
+WIDTH_OF_PERCENTAGE = 4
+WIDTH_OF_TIME = 8
+MIN_WIDTH_OF_BAR = 10
+MAX_WIDTH_OF_BAR = 40
 SECONDS_PER_UPDATE = 0.2  # of a notebook, which redraws the bar each time
 
 
@@ -55,22 +59,23 @@ def is_notebook() -> bool:
 
 
 class TerminalBar:
-    """A bar in the last line of a terminal, which disappears at the end."""
+    """A bar in the last line of a terminal, which disappears at the end.
+
+    In a narrow terminal the text is cut, and columns for which there is no room are left out.
+    """
 
     def __init__(self):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[time_left]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._progress.add_task("starting", time_left="")
+        self._text = TextColumn("{task.description}", markup=False)
+        self._bar = BarColumn()
+        self._percentage = TextColumn("{task.percentage:3.0f}%")
+        self._time = TimeElapsedColumn()
+        self._time_left = TextColumn("{task.fields[time_left]}", markup=False)
+        self._progress = Progress(console=Console(stderr=True), transient=True)
+        self._task = self._progress.add_task("", time_left="")
+        self._fit_columns("starting", "")
         self._progress.start()
 
     def show(
@@ -80,14 +85,35 @@ class TerminalBar:
         text: str,
         time_left: str = "",
     ) -> None:
-        """Shows the bar; see ``Bar``. In a narrow terminal the text is cut, and nothing else."""
-        room = max(self._progress.console.width - WIDTH_OF_NUMBERS - len(time_left), 8)
+        """Shows the bar; see ``Bar``."""
+        self._fit_columns(text, time_left)
         self._progress.update(
             self._task,
             completed=completed,
             total=total,
-            description=text if len(text) <= room else f"{text[: room - 1]}…",
             time_left=time_left,
+        )
+
+    def _fit_columns(self, text: str, time_left: str) -> None:
+        """Sets the text and the columns for which the terminal has room, and their widths."""
+        room = self._progress.console.width - WIDTH_OF_PERCENTAGE - 1  # a blank between columns
+        shown = {self._text, self._percentage}
+        for column, width in (
+            (self._time_left, len(time_left)),
+            (self._time, WIDTH_OF_TIME),
+            (self._bar, MIN_WIDTH_OF_BAR),
+        ):
+            if width and room - width - 1 >= MIN_WIDTH_OF_TEXT:
+                shown.add(column)
+                room -= width + 1
+        is_cut = len(text) > room
+        spare = 0 if is_cut else room - len(text)
+        self._bar.bar_width = min(MIN_WIDTH_OF_BAR + spare, MAX_WIDTH_OF_BAR)
+        columns = (self._text, self._bar, self._percentage, self._time, self._time_left)
+        self._progress.columns = tuple(column for column in columns if column in shown)
+        self._progress.update(
+            self._task,
+            description=f"{text[: room - 1]}…" if is_cut else text,
         )
 
     def print(self, line: str) -> None:

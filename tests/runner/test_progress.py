@@ -185,17 +185,35 @@ def test_ipython_without_a_notebook_shows_lines(clock, notebook, capsys):
     assert last_line(capsys) == "run: step 10/10"
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_in_a_narrow_terminal_the_text_is_cut_and_not_the_time_left(width, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (20, "[4/10] depth=2…  30%"),
+        (30, "[4/10] depth=2,…  30% 0:00:00"),
+        (39, "[4/10] depth=2,…  30% about 1208 s left"),
+        (40, "[4/10] …  30% 0:00:00 about 1208 s left"),
+    ],
+)
+def test_in_a_narrow_terminal_the_text_is_cut_and_columns_are_left_out_whole(
+    width, shown, monkeypatch, capsys
+):
+    assert len(shown) <= width
+    assert shown_bar(width, monkeypatch, capsys).rstrip() == shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_in_a_wider_terminal_there_is_a_bar_too(width, monkeypatch, capsys):
+    shown = shown_bar(width, monkeypatch, capsys)
+    assert shown.startswith("[4/10] depth=")
+    assert "━━" in shown
+    assert shown.rstrip().endswith(" 30% 0:00:00 about 1208 s left")
+
+
+def shown_bar(width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
     bar = TerminalBar()
-    bar.show(
-        3, 10, "[4/10] depth=2,width=8: step 300/1000  loss 2.3  eval 0.11", "about 1208 s left"
-    )
-    console = Console(file=sys.stdout, width=width)
-    console.print(bar._progress)
+    text = "[4/10] depth=2,width=8: step 300/1000  loss 2.3  eval 0.11"
+    bar.show(3, 10, text, "about 1208 s left")
+    Console(file=sys.stdout, width=width).print(bar._progress)
     bar.stop()
-    shown = capsys.readouterr().out
-    assert shown.startswith("[4")
-    assert "30% " in shown
-    assert "about 1208 s left" in shown
+    return capsys.readouterr().out
