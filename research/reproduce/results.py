@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 
 from research.records.record import write_json
-from research.records.runs import find_runs
+from research.records.runs import METRICS, Run, find_runs
 from research.reporting.figures import FIGURE_FORMATS, save_figure, style
 from research.reporting.tables import console
 from research.reproduce.claims import Claim
@@ -106,14 +106,16 @@ def _read_current_claims(key: str, directory: Path) -> list[Claim]:
     if not all(file.exists() for file in results):
         return []
     package = Path(__file__).parent.parent
+    # Not run.json, in which tags and uploads change what no claim reads.
     sources = [
-        *directory.glob("*/run.json"),
+        *directory.glob(f"*/{METRICS}.parquet"),
         *package.rglob("*.py"),
         *source_folder(key).glob("*.py"),
     ]
+    times = [_modification_time(file) for file in sources]
+    times += [Run(file.parent).start_time for file in directory.glob("*/run.json")]
     oldest_result = min(map(_modification_time, results))
-    newest_source = max(map(_modification_time, sources))
-    if oldest_result <= newest_source:
+    if oldest_result <= max(times):
         return []
     return [Claim(**claim) for claim in json.loads(claims_file.read_text(encoding="utf-8"))]
 

@@ -46,6 +46,25 @@ def test_results_are_made_again_if_a_record_is_newer(drawings, run_info, tmp_pat
     assert len(drawings) == 2
 
 
+def test_results_are_made_again_if_a_table_is_newer(drawings, run_info, tmp_path):
+    results.draw_and_test("he_init", tmp_path)
+    table = run_info.with_name("metrics.parquet")
+    table.touch()
+    later = (tmp_path / "claims.json").stat().st_mtime + 10
+    os.utime(table, (later, later))
+    assert results.draw_and_test("he_init", tmp_path, keep_current=True)
+    assert len(drawings) == 2
+
+
+def test_results_are_kept_if_only_the_record_has_changed_since(drawings, run_info, tmp_path):
+    run_info.write_text('{"started": "2020-01-01T00:00:00+00:00"}')
+    results.draw_and_test("he_init", tmp_path)
+    later = (tmp_path / "claims.json").stat().st_mtime + 10
+    os.utime(run_info, (later, later))  # as new tags do
+    assert results.draw_and_test("he_init", tmp_path, keep_current=True)
+    assert len(drawings) == 1
+
+
 def test_results_are_made_again_if_one_is_missing(drawings, run_info, tmp_path):
     results.draw_and_test("he_init", tmp_path)
     (tmp_path / "figure.pdf").unlink()
