@@ -348,7 +348,7 @@ def select_rows(names: Sequence[str], rows: Mapping[str, Row]) -> list[Row]:
         if name not in rows:
             valid = ", ".join(rows)
             raise ValueError(
-                f"there is no row {name}{format_suggestion(name, rows)} (valid: {valid})"
+                f"there is no row {name}{format_suggestion(name, rows, {})} (valid: {valid})"
             )
     if not names:
         return list(rows.values())
