@@ -25,6 +25,7 @@ from research.reporting.tables import format_number
 from research.reporting.varied_settings import (
     SEED,
     differing_settings,
+    listed_settings,
     setting_text,
     setting_value,
     short_name,
@@ -360,13 +361,13 @@ class Runs(Sequence[Run]):
         return [str(run.directory) for run in self._runs]
 
     def __repr__(self) -> str:
-        paths = ", ".join(short_name(path) for path in self.varying())
+        paths = ", ".join(short_name(path) for path in listed_settings(self._runs))
         differ = f" that differ in {paths}" if paths else ""
         return f"<{pluralize(len(self), 'run')}{differ}>"
 
     def _repr_html_(self) -> str:
         """The first runs as a table; what comes from the runs is escaped."""
-        paths = differing_settings(self._runs)
+        paths = listed_settings(self._runs)
         headings = ["run", *map(short_name, paths), "status", *SHOWN_NUMBERS, "verdict"]
         lines = [f"<p>{html.escape(repr(self)[1:-1])}</p>", "<table><thead><tr>"]
         for heading in headings:

@@ -29,7 +29,7 @@ from research.reporting.summary_table import summary_table
 from research.reporting.table_formats import page_table
 from research.reporting.tables import study_of
 from research.reporting.varied_settings import (
-    differing_settings,
+    listed_settings,
     setting_order,
     setting_text,
     setting_value,
@@ -107,7 +107,7 @@ def make_index(runs: Sequence[Run], root: Path) -> dict[str, Any]:
         runs: the runs.
         root: the folder below which the runs are; their paths in it are their ids.
     """
-    differing = differing_settings(runs)
+    differing = listed_settings(runs)
     columns: list[dict[str, Any]] = [{"key": "name", "label": "run"}]
     if len({study_of(run) for run in runs}) > 1:
         columns.append({"key": "study", "label": "study"})

@@ -18,8 +18,8 @@ from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
 from research.records.trackers.layers import evenly_spaced
 from research.reporting.varied_settings import (
-    differing_settings,
     has_no_settings,
+    listed_settings,
     setting_order,
     setting_value,
     short_name,
@@ -206,7 +206,7 @@ def runs_table(
         max_width: how many characters a line may have. Settings and names are always whole;
             results for which there is no room are left out, the least important ones first.
     """
-    differing = differing_settings(runs)
+    differing = listed_settings(runs)
     in_order = _in_order(runs, differing)
     columns = _identifying_columns(in_order, differing)
     results = _result_columns(in_order)

@@ -148,6 +148,24 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
     return sorted(num_values, key=lambda path: (num_values[path], path))
 
 
+def listed_settings(runs: Sequence[Run]) -> list[str]:
+    """``differing_settings`` for a list of runs in which other training loops may be, too.
+
+    Of the settings that only Fathom's runs have, or only those of other loops, these are the ones
+    that differ between the runs that have them.
+    """
+    watched = [run for run in runs if run.is_watched]
+    trained = [run for run in runs if not run.is_watched]
+    differing = differing_settings(runs)
+    if not watched or not trained:
+        return differing
+    listed = {*differing_settings(watched), *differing_settings(trained)}
+    for path in differing:
+        if all(path in run.config for run in runs):
+            listed.add(path)
+    return [path for path in differing if path in listed]
+
+
 def _all_paths(runs: Sequence[Run]) -> set[str]:
     paths = set()
     for run in runs:

@@ -1,5 +1,6 @@
 """Runs that ``fathom.Monitor`` recorded, in tables and figures."""
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,31 @@ def record_watched(directory, verdict, *, status="done", steps=40, settings=None
     record.close(status=status, steps=steps, final={"train_loss": 0.5}, verdict=verdict)
     record.release()
     return Run(directory)
+
+
+def test_beside_trained_runs_a_setting_of_one_kind_is_listed_where_it_differs_in_that_kind(
+    finished, workplace, fathom
+):
+    source, _ = finished
+    for depth in (2, 4):
+        target = workplace / "outputs" / "sweep" / f"depth={depth}"
+        shutil.copytree(source, target)
+        file = target / ".hydra" / "config.yaml"
+        file.write_text(file.read_text().replace("depth: 2\n", f"depth: {depth}\n"))
+    for rate in (0.1, 0.3):
+        settings = {"lr": rate, "model": "conv"}
+        record_watched(workplace / "outputs" / "mine" / str(rate), None, settings=settings)
+
+    said = fathom("runs")
+
+    heading, *rows = said.out.splitlines()
+    assert heading.split()[:4] == ["study", "lr", "depth", "status"]
+    assert [row.split()[:3] for row in rows] == [
+        ["mine", "0.1", "–"],
+        ["mine", "0.3", "–"],
+        ["sweep", "–", "2"],
+        ["sweep", "–", "4"],
+    ]
 
 
 @pytest.fixture
