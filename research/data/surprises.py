@@ -134,16 +134,29 @@ def _report_missing(
 
 
 def _report_target_scale(dataset: Dataset) -> None:
-    """Say that targets are far from what a network's first outputs are."""
-    mean = np.abs(dataset.y.mean(axis=0, dtype=np.float64)).max()
-    deviations = dataset.y.std(axis=0, dtype=np.float64)
-    is_large = max(mean, deviations.max()) > LARGEST_USUAL_TARGET
-    if is_large or 0 < deviations.max() < LEAST_USUAL_DEVIATION:
-        notify_once(
-            f"data={dataset.name}: targets are not standardized, and theirs have a mean of up to "
-            f"{mean:.3g} and a standard deviation of up to {deviations.max():.3g}, where the "
-            "first outputs of a network are about 1"
-        )
+    """Say which targets are far from what a network's first outputs are."""
+    targets = dataset.y.reshape(len(dataset.y), -1)
+    means = np.abs(targets.mean(axis=0, dtype=np.float64))
+    deviations = targets.std(axis=0, dtype=np.float64)
+    is_large = np.maximum(means, deviations) > LARGEST_USUAL_TARGET
+    is_small = (deviations > 0) & (deviations < LEAST_USUAL_DEVIATION)
+    unusual = np.flatnonzero(is_large | is_small)
+    if not len(unusual):
+        return
+    whose = "theirs"
+    if len(means) > 1:
+        numbers = join_first([str(number) for number in unusual])
+        whose = f"those in {'column' if len(unusual) == 1 else 'columns'} {numbers}"
+    least = deviations[unusual].min()
+    most = deviations[unusual].max()
+    deviation = f"a standard deviation of {most:.3g}"
+    if least < most:
+        deviation = f"standard deviations from {least:.3g} to {most:.3g}"
+    notify_once(
+        f"data={dataset.name}: targets are not standardized, and {whose} have a mean of up to "
+        f"{means[unusual].max():.3g} and {deviation}, where the first outputs of a network are "
+        "about 1"
+    )
 
 
 def _report_input_scale(dataset: Dataset) -> None:

@@ -17,6 +17,7 @@ X_TEST = RNG.normal(size=(20, 4))
 UNITS = np.array([1e5, 1, 1, 1])
 FAR = np.where(np.arange(60) == 7, 1e6, 0)[:, None]
 ONE_DEAD = np.array([0, 1, 1, 1])
+TARGET_UNITS = np.array([1, 1e4, 1e-4, 1])
 
 
 @pytest.fixture
@@ -63,8 +64,17 @@ def test_nothing_is_said_of_usual_examples(read):
             {"x": X * ONE_DEAD, "scaling": Scaling.per_feature},
             "1 of 4 features, feature 0, has one value in all training .*: it is not scaled",
         ),
-        ({"y": X[:, 0] * 1e6, "y_test": X_TEST[:, 0]}, r"a standard deviation of up to 9\.12e\+05"),
+        ({"y": X[:, 0] * 1e6, "y_test": X_TEST[:, 0]}, r"a standard deviation of 9\.12e\+05"),
         ({"y": X[:, 0] * 1e-4, "y_test": X_TEST[:, 0]}, "targets are not standardized, and theirs"),
+        (
+            {"y": X * TARGET_UNITS, "y_test": X_TEST},
+            "and those in columns 1, 2 have a mean of up to",
+        ),
+        (
+            {"y": X * [1, 1e-4, 1, 1], "y_test": X_TEST},
+            "and those in column 1 have a mean of up to",
+        ),
+        ({"y": X * TARGET_UNITS, "y_test": X_TEST}, r"deviations from 0\.000104 to 9\.04e\+03"),
     ],
 )
 def test_what_may_be_a_mistake_is_said(read, changes, line):
