@@ -32,7 +32,7 @@ from research.data.image_files import (
 )
 from research.data.images import center_crop_and_resize
 from research.data.notices import join_first, notify_once, on_one_line
-from research.data.splits import choose_test_positions
+from research.data.splits import choose_test_positions, describe_parts
 from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 
 # Words for folders, in any case, that hold a split: the split's name for each of them.
@@ -217,8 +217,8 @@ def _read_image(
     if shape is not None and image.shape != shape:
         height, width, _ = image.shape
         raise ValueError(
-            f"{on_one_line(path)} must be an image of {shape[0]}×{shape[1]} pixels like the first "
-            f"one, got {height}×{width}: data.size=… resizes all images to one size"
+            f"{on_one_line(path)} must be an image of height {shape[0]} and width {shape[1]} like "
+            f"the first one, got {height} and {width}: data.size=… resizes all images to one size"
         )
     return image
 
@@ -257,7 +257,7 @@ def _check_split_holds_images(
     if folder.splits.get(name) == []:
         raise ValueError(
             f"{path} must hold examples: {name} has no image in a folder of a class, got {split}; "
-            "train[90%:] is a part of train"
+            f"use {describe_parts('train')}"
         )
 
 

@@ -41,7 +41,7 @@ def parse_split(
         if len(sizes) == 1:  # parts of it can take the place of the other split
             [only] = sizes
             valid = f"{only} or a slice of it"
-            hint = f", such as {only}[:90%] for data.split and {only}[90%:] for data.eval_split"
+            hint = f", such as {describe_parts(only)}"
         raise ValueError(f"{path} must be {valid}{hint}, got {got}")
     name, lower, upper = match.groups()
     size = sizes[name]
@@ -55,9 +55,18 @@ def parse_split(
     start, stop, _ = slice(first, last).indices(size)
     if stop <= start:
         others = [other for other, count in sizes.items() if count and other != name]
-        hint = f"; {others[0]}[90%:] is a part of {others[0]}" if size == 0 and others else ""
+        hint = f"; use {describe_parts(others[0])}" if size == 0 and others else ""
         raise ValueError(f"{path} must hold examples: {name} has {size}, got {split}{hint}")
     return name, slice(start, stop)
+
+
+def describe_parts(name: str) -> str:
+    """Settings that train on a part of a split and evaluate on the rest of it, in words.
+
+    Args:
+        name: The split.
+    """
+    return f"{name}[:90%] for data.split and {name}[90%:] for data.eval_split"
 
 
 def choose_test_positions(count: int) -> tuple[np.ndarray, np.ndarray]:
