@@ -469,7 +469,7 @@ class Optimizer:
     decay_mask: DecayMask = setting(
         DecayMask.all,
         "What decays: all parameters, or weight matrices, kernels and embeddings without biases, "
-        "gates and the parameters of norms.",
+        "gates, the mixing of streams and the parameters of norms.",
     )
     frozen_layer: int | None = setting(
         None, "A layer, counted from 0, that keeps its initial weights.", ge=0
@@ -565,7 +565,8 @@ class Optimizer:
         1.0,
         "The bound on the norm of the whole gradient (global_norm), on each element's magnitude "
         "(value), or on the norm of a unit's gradient over that of its weights, which counts as at "
-        "least 1e-3 (adaptive).",
+        "least 1e-3 (adaptive). Units are the columns of matrices; all biases of a layer are one "
+        "unit, and so is each other vector.",
         gt=0,
         traced=True,
         only_with={"clip": (Clip.global_norm, Clip.value, Clip.adaptive)},

@@ -26,6 +26,7 @@ KEPT_SHARE = 0.5  # of the band's logarithm that a remedy's own prediction may u
 LARGEST_GAIN_CHANGE = 4.0
 BISECTIONS = 20
 SMALLER_RATE = 10.0
+FARTHEST_RATE = 1000.0  # times the present one, unless the usual one is farther away
 LARGE_RATE = 0.1  # for activations with slope 1
 DECAYED = 0.3  # nats by which weight decay has shrunk the weights
 GOOD_UPDATE = 1e-3
@@ -836,7 +837,10 @@ def _advise_update_ratio(situation: Situation) -> Advice:
     rate = situation.settings.get("optimizer.learning_rate") or 0.0
     if ratio <= 0 or rate <= 0:
         return Advice("", iter(()))
-    better = rate * min(1000.0, max(1 / 1000, GOOD_UPDATE / ratio))
+    usual = _usual_rate(situation.settings)
+    least = min(rate / FARTHEST_RATE, usual)
+    most = max(rate * FARTHEST_RATE, usual)
+    better = min(max(rate * GOOD_UPDATE / ratio, least), most)
     remedy = Remedy(f"optimizer.learning_rate={better:.2g}", LARS, note=f"now {rate:g}")
     return Advice("Updates of about a thousandth of the weights are usual", iter([remedy]))
 

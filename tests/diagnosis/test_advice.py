@@ -183,6 +183,26 @@ def test_weights_that_saturate_the_first_step_are_made_smaller_before_anything_e
     assert advised.remedies[0].change == "init.gain=1"
 
 
+@pytest.mark.parametrize(
+    ("rate", "ratio", "change"),
+    [
+        (1e-4, 1e-5, "optimizer.learning_rate=0.01"),
+        (1e-8, 1e-10, "optimizer.learning_rate=0.01"),  # the usual rate is farther than 1000 times
+        (1e6, 1e9, "optimizer.learning_rate=0.01"),
+        (0.01, 1e-8, "optimizer.learning_rate=10"),
+    ],
+)
+def test_the_rate_for_usual_updates_is_far_from_the_present_one_only_towards_usual_rates(
+    rate, ratio, change
+):
+    found = Finding(findings.UPDATE_RATIO, Severity.warning, "", evidence={"median": ratio})
+    run = settings(optimizer__learning_rate=rate)
+
+    advised = advise(Situation(found, run))
+
+    assert [remedy.change for remedy in advised.remedies] == [change]
+
+
 def test_rules_are_about_kinds_that_exist():
     assert set(RULES) <= set(KINDS)
 
