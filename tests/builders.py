@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config.fields import replace_traced, traced_names, without_traced_values
+from research.config.number_formats import POLICIES
 from research.config.schema import OPTIONS, Config, is_group, make_option
 from research.models.architecture import Architecture
 from research.models.hparams import HParams, static_train
-from research.training.precision import POLICIES, rounding_fields
+from research.training.precision import rounding_fields
 from research.training.program_config import ProgramConfig
 
 GROUPS_OF_A_NETWORK = ("model", "skip", "norm", "activation", "init")

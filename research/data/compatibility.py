@@ -21,6 +21,7 @@ from research.config.data_options import (
     WordVectors,
 )
 from research.config.host_memory import format_bytes, free_host_bytes
+from research.config.number_formats import POLICIES
 from research.config.options import (
     CONVOLUTIONAL,
     MAX_STEPS,
@@ -100,7 +101,6 @@ def _check_formats(config: Config) -> None:
     if not isinstance(config.data, ArrayData):
         return
     from research.data.arrays import check_formats
-    from research.training.precision import POLICIES
 
     policy = POLICIES[config.precision.kind.name]
     check_formats(config.data, inputs=policy.compute, targets=policy.accumulation)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from research.config.number_formats import POLICIES
 from research.config.options import FullyConnected, Loss, LossKind, Model, ModelKind
 from research.config.schema import Config, flatten
 from research.data.dataset import Dataset
@@ -17,7 +18,6 @@ from research.diagnosis.prediction import predict
 from research.diagnosis.verdict import Verdict, judge
 from research.gauges.table import GAUGES, SIGNAL_GRAD
 from research.runner.run_setup import RunSetup
-from research.training.precision import POLICIES
 
 Columns = dict[str, np.ndarray]
 JUDGED_METRICS = (

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.config.number_formats import POLICIES
 from research.config.options import (
     CONVOLUTIONAL,
     AdaGrad,
@@ -39,7 +40,7 @@ from research.theory.formats import FORMATS, gauges_from_counts, layerwise_under
 from research.theory.update_rules import momentum_edge, nesterov_edge
 from research.training.compiler_options import SHORT_COMPILE_OPTIONS, select_known
 from research.training.exponents import trim_counts
-from research.training.precision import POLICIES, precision_context
+from research.training.precision import precision_context
 from research.training.preflight import Start, measure_start, run_trial
 from research.training.program import make_program
 from research.training.state import TrainState

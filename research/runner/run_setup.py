@@ -12,6 +12,7 @@ from research.config.data_options import WordVectors
 from research.config.family import has_family, to_family
 from research.config.fields import without_traced_values
 from research.config.layer_formats import index_formats, kinds_in
+from research.config.number_formats import POLICIES
 from research.config.options import ActivationKind, MeasureFull, PrecisionKind
 from research.config.schema import Config
 from research.data.dataset import Dataset
@@ -23,7 +24,7 @@ from research.models.hparams import HParams, make_hparams, static_train, without
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place_on_devices
 from research.records.jax_settings import read_random_settings
 from research.training.objective import epoch_permutation
-from research.training.precision import POLICIES, rounding_fields
+from research.training.precision import rounding_fields
 from research.training.program import Program
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState

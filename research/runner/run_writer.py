@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from research.config.data_options import Data
+from research.config.number_formats import POLICIES, Policy
 from research.config.schema import to_dict
 from research.data.sources import last_change_of
 from research.diagnosis.findings import HEALTHY, Finding
@@ -39,7 +40,6 @@ from research.theory.formats import gauges_from_counts
 from research.training.checkpoint import Checkpoints
 from research.training.exponents import trim_counts
 from research.training.layer_params import count_params
-from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]

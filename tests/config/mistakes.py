@@ -614,7 +614,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["--depth=3"], ["is no option; did you mean model.depth=3?"]),
     (["--cfg", "job", "--package", "modl"], ["--package must be a group of", "mean model?"]),
     (["experiment=[he_init,relu_growth]"], ["experiment must be one option", "-m experiment="]),
-    (["--config-path", "/nope"], ["Primary config directory not found", "'/nope'"]),
+    (["--config-path", "/nope"], ["--config-path must be the absolute path of a folder", "/nope"]),
     (["--package", "model"], ["--package selects what --cfg prints"]),
     # what cannot be worked out, or deleted
     (["model.depth=${nope}"], ["model.depth cannot be worked out: interpolation key 'nope'"]),

@@ -116,10 +116,11 @@ def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_expects(
 ):
     monkeypatch.setenv("WANDB_SWEEP_ID", "search")
     monkeypatch.setenv("WANDB_RUN_ID", "trial")
+    monkeypatch.setenv("WANDB_PROJECT", "searches")
     mirror()
-    assert set(server.runs) == {"trial"}
-    assert server.runs["trial"]["sweep"] == "search"
-    assert len(server.rows["trial"]) >= 10
+    [(place, run)] = server.runs.items()
+    assert (place, run["sweep"]) == ("searches/trial", "search")
+    assert len(server.rows[place]) >= 10
 
 
 def wait_for(condition, seconds=90.0):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from research.config.number_formats import POLICIES
 from research.models.block_rounding import round_in_blocks
 from research.theory.formats import (
     BINS,
@@ -15,7 +16,7 @@ from research.theory.formats import (
     layerwise_underflow,
     log_mean_square,
 )
-from research.training.precision import POLICIES, precision_context
+from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config

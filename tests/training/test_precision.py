@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from research.config.number_formats import POLICIES
 from research.config.options import OptimizerKind, PrecisionKind
-from research.training.precision import POLICIES, precision_context
+from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config

@@ -31,6 +31,7 @@ from research.records.trackers.identity import (
     OFFLINE_MODES,
     ONLINE_MODES,
     RUN_CONTEXTS,
+    VARIABLES,
     all_tags,
     find_folders,
     job_type,
@@ -124,6 +125,7 @@ class WandbTracker:
         """
         if _is_search_trial():
             run_id = os.environ.get("WANDB_RUN_ID") or run_id
+            settings = settings | _place_of_search()
         identity = {
             "id": run_id,
             "name": name,
@@ -542,6 +544,12 @@ def make_tags(config: JsonObject) -> list[str]:
 def _is_search_trial() -> bool:
     """Whether ``wandb agent`` has started this process."""
     return any(os.environ.get(name) for name in RUN_CONTEXTS)
+
+
+def _place_of_search() -> JsonObject:
+    """The project and entity of the search, as its agent gives them; W&B takes no others."""
+    given = {name: os.environ.get(variable) for name, variable in VARIABLES.items()}
+    return {name: value for name, value in given.items() if value}
 
 
 def is_disabled() -> bool:
