@@ -97,7 +97,7 @@ class TerminalBar:
     def _fit_columns(self, text: str, time_left: str) -> None:
         """Sets the text and the columns for which the terminal has room, and their widths."""
         room = self._progress.console.width - WIDTH_OF_PERCENTAGE - 1  # a blank between columns
-        shown = {self._text, self._percentage}
+        shown: set[Any] = {self._text, self._percentage}
         for column, width in (
             (self._time_left, len(time_left)),
             (self._time, WIDTH_OF_TIME),
