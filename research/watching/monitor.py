@@ -33,6 +33,7 @@ from research.config.packages import (
 )
 from research.config.suggestions import format_suggestion
 from research.config.validation import check_given_settings
+from research.data.notices import notify
 from research.diagnosis.observed import Divergence, Inputs, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
@@ -606,10 +607,18 @@ class Monitor:
             self._close("done")
 
     def _close_at_exit(self) -> None:
+        will_record = self._lock is not None and self._earlier is None
+        is_open = os.getpid() == self._process and not self._is_closed
         try:
             self._close("interrupted")
         except (OSError, CorruptTable) as error:
             print(f"fathom: {self.directory} was not closed: {error}", file=sys.stderr)
+        else:
+            if is_open and will_record:
+                notify(
+                    f"{self.directory} was not closed, so its status is interrupted, and W&B gets "
+                    "no pictures of it: call close() after the last step, or use `with`"
+                )
 
     def _close(self, status: str, error: BaseException | None = None) -> None:
         if os.getpid() != self._process:

@@ -532,6 +532,22 @@ def test_a_record_that_has_disappeared_is_one_line_at_the_end_of_the_process(wor
     assert "outputs/mine/first was not closed: " in line
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "num_lines"), [("", 1), ("; monitor.close()", 0)])
+def test_a_monitor_that_is_not_closed_says_so_at_the_end_of_the_process(
+    workplace, process, end, num_lines
+):
+    code = (
+        "import research; monitor = research.Monitor('outputs/mine/first', tracker=None); "
+        "monitor.log(0, loss=1.0)"
+    )
+    ended = process("-c", code + end)
+    _, err = ended.communicate()
+    lines = err.splitlines()
+    assert len(lines) == num_lines
+    assert all("outputs/mine/first was not closed, so its status is" in line for line in lines)
+
+
 @pytest.mark.parametrize("step", [-1, 0.5, np.nan, np.inf, "a", None, True, 2**53 + 1, np.ones(2)])
 def test_a_step_is_a_whole_number(directory, step):
     monitor = research.Monitor(directory)
