@@ -76,8 +76,8 @@ class FathomSweeper(BasicSweeper):
             ValueError: A job is not valid; nothing has been trained.
         """
         from research.config.errors import SweepEnded
-        from research.runner.completion import complete_ended_run
-        from research.runner.remarks import EndedRun, record_remarks
+        from research.runner.completion import complete_ended_runs
+        from research.runner.remarks import EndedRun
         from research.runner.run_spec import read_ended
         from research.sweeps.jobs import expand_jobs, find_unique_jobs
         from research.sweeps.placement import place_jobs
@@ -102,9 +102,8 @@ class FathomSweeper(BasicSweeper):
                 ended[number] = EndedRun(run_specs[number], info)
             else:
                 missing.append(number)
-        record_remarks(list(ended.values()))
+        complete_ended_runs(list(ended.values()))
         for number, run in ended.items():
-            complete_ended_run(run.spec, run.info)
             results[number] = run.info | {"directory": str(run.spec.directory)}
         if missing:
             sweep_directory = Path(self.config.hydra.sweep.dir)

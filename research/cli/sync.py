@@ -436,13 +436,13 @@ def _send_record(directory: Path, _: Lock) -> str:
         What became of it, in words.
     """
     from research.diagnosis.steps import judge_steps
-    from research.records.mirror import complete_mirror, keeps_checkpoints, wandb_state
+    from research.records.mirror import complete_mirror, wandb_state
     from research.records.trackers.history import has_ended
     from research.runner.completion import remove_leftovers
 
     info = read_info(directory) or {}
     if has_ended(info):
-        remove_leftovers(directory, keep_checkpoints=keeps_checkpoints(directory))
+        remove_leftovers(directory)
     earlier = wandb_state(directory, info)
     complete_mirror(directory, must_upload=True, judge=judge_steps)
     return _describe_upload(earlier, wandb_state(directory, read_info(directory) or {}))

@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 import hydra
 import hydra._internal.hydra
 import hydra.core.utils
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from research.cli.overrides import config_folders, prepare_arguments, report_repeated
 from research.config import errors
@@ -22,9 +24,11 @@ from research.config.config_files import check_config_files, name_place
 from research.config.given_settings import describe_long_intervals
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
+from research.config.yaml_files import parse_yaml
 from research.data.compatibility import check_data
 from research.parallel.errors import JoinInterrupted, PeerFailed
 from research.records.files import replacing
+from research.records.runs import ENDED
 from research.runner.devices import check_compiler_flags
 from research.runner.progress import Silent
 from research.runner.run_spec import (
@@ -322,12 +326,46 @@ def _save_config(
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        with replacing(output_dir / filename) as temporary:
+        file = output_dir / filename
+        if file.exists() and _has_ended(output_dir.parent):
+            composed = _keep_recorded(composed, file)
+        with replacing(file) as temporary:
             temporary.write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
     except OSError:
         if not (output_dir.parent / "run.json").exists():
             remove_hydra_output(output_dir.parent)
         raise
+
+
+def _has_ended(directory: Path) -> bool:
+    from research.records.record import read_info
+
+    info = read_info(directory) or {}
+    return info.get("status") in ENDED
+
+
+def _keep_recorded(composed: Any, file: Path) -> Any:
+    """What stands in a file of a run that has ended, which is left as it was trained.
+
+    A later command may have other settings that do not change its numbers, such as
+    ``checkpoint.keep`` or ``mesh``. Only where it is tracked follows the command.
+
+    Args:
+        composed: what Hydra would write for the command.
+        file: the file.
+
+    Returns:
+        ``composed`` where the file cannot be read.
+    """
+    try:
+        recorded = OmegaConf.create(parse_yaml(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        return composed
+    if type(recorded) is not type(composed):
+        return composed
+    if "tracker" in recorded and "tracker" in composed:
+        recorded.tracker = composed.tracker
+    return recorded
 
 
 @contextlib.contextmanager

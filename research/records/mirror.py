@@ -19,9 +19,9 @@ from research.config.schema import default_of, settings_with_effect
 from research.config.yaml_files import parse_yaml
 from research.records.jax_settings import describe_changed_settings
 from research.records.record import read_info, write_json
-from research.records.rows import RecordedRows, read_rows
-from research.records.run_info import DamagedRecord, DamagedTable
-from research.records.runs import METRICS, PROFILES, SOURCE_WATCH, JsonObject
+from research.records.rows import RecordedRows, check_rows, read_rows
+from research.records.run_info import DamagedRecord
+from research.records.runs import PROFILES, JsonObject
 from research.records.trackers import (
     LOCAL,
     PENDING,
@@ -64,7 +64,6 @@ from research.records.trackers.wandb import (
     pending_state,
 )
 
-MISSING = "are missing"
 ROWS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
 NEW_REMARKS = "new_remarks"  # the names of tags and notes that W&B's server has not been sent
@@ -391,7 +390,7 @@ def complete_mirror(
     config = _read_config(directory)
     settings = _tracker_settings(config)
     pending = _with_defaults(wandb_state(directory, info), config)
-    _check_rows(directory, info, rows)
+    check_rows(directory, info, rows)
     num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
         pending |= {"server": server_address()} | _choose_project(pending, config)
@@ -509,34 +508,6 @@ def _send_new_remarks(state: JsonObject, uploaded: Uploaded | None = None) -> Js
     return {name: value for name, value in state.items() if name != NEW_REMARKS}
 
 
-def _check_rows(
-    directory: Path,
-    info: JsonObject,
-    rows: RecordedRows,
-) -> None:
-    """Refuses tables of a finished run that have lost rows since.
-
-    Args:
-        directory: the run directory.
-        info: its ``run.json``.
-        rows: the rows of its tables.
-
-    Raises:
-        DamagedTable: there are fewer rows than ``run.json`` says, or no profiles for its verdict.
-    """
-    steps = info.get("steps")
-    if not has_ended(info) or not steps:
-        return
-    is_watched = info.get("source") == SOURCE_WATCH  # such a loop need not log every step
-    is_short = rows.num_rows == 0 if is_watched else rows.num_rows < steps
-    if is_short:
-        fault = f"hold {rows.num_rows} rows instead of {steps}" if rows.num_rows else MISSING
-        raise DamagedTable(directory, METRICS, fault)
-    verdict = info.get("verdict") or {}
-    if verdict.get("factor_per_layer") is not None and not rows.profiles:
-        raise DamagedTable(directory, PROFILES, MISSING)
-
-
 def complete_local_trackers(
     directory: Path,
     settings: JsonObject,
@@ -560,7 +531,7 @@ def complete_local_trackers(
     """
     info = read_info(directory) or {}
     rows = read_rows(directory)
-    _check_rows(directory, info, rows)
+    check_rows(directory, info, rows)
     config = _read_config(directory) | {"tracker": settings}
     outcomes = {}
     for tracker in make_local_trackers(directory, info["id"], config, judge):
@@ -609,16 +580,6 @@ def _read_config(directory: Path) -> JsonObject:
     if not isinstance(tree, dict):
         raise DamagedRecord(f"its configuration {file} holds no settings")
     return settings_with_effect(tree)
-
-
-def keeps_checkpoints(directory: Path) -> bool:
-    """Whether a run keeps the checkpoint of its last step; yes where its settings are unknown."""
-    try:
-        config = _read_config(directory)
-    except ValueError:
-        return True
-    checkpoint = config.get("checkpoint")
-    return isinstance(checkpoint, dict) and bool(checkpoint.get("keep"))
 
 
 def _tracker_settings(config: JsonObject) -> JsonObject:

@@ -11,14 +11,20 @@ import pyarrow as pa
 
 from research.records.run_info import DamagedTable
 from research.records.runs import (
+    ENDED,
     INSPECTIONS,
     METRICS,
     PROFILES,
+    SOURCE_WATCH,
     Columns,
     Diagnostics,
+    JsonObject,
+    count_rows_on_disk,
     read_parts,
 )
 from research.records.table_writer import table_to_columns
+
+MISSING = "are missing"
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,67 @@ def _read_table(directory: Path, name: str) -> Columns:
     except (OSError, pa.ArrowException) as error:
         raise DamagedTable.from_error(directory, name, error) from error
     return table_to_columns(parts)
+
+
+def check_rows(
+    directory: Path,
+    info: JsonObject,
+    rows: RecordedRows,
+) -> None:
+    """Refuses tables of a finished run that have lost rows since.
+
+    Args:
+        directory: the run directory.
+        info: its ``run.json``.
+        rows: the rows of its tables.
+
+    Raises:
+        DamagedTable: there are fewer rows than ``run.json`` says, or no profiles for its verdict.
+    """
+    _check_row_counts(directory, info, rows.num_rows, has_profiles=bool(rows.profiles))
+
+
+def find_damaged_table(directory: Path, info: JsonObject) -> DamagedTable | None:
+    """What is wrong with the tables of a run that has ended; None if they are whole.
+
+    Only the end of each file is read, which holds the number of its rows.
+
+    Args:
+        directory: the run directory.
+        info: its ``run.json``.
+    """
+    num_rows = {}
+    try:
+        for table in (METRICS, PROFILES, INSPECTIONS):
+            try:
+                num_rows[table] = count_rows_on_disk(directory, table)
+            except (OSError, pa.ArrowException) as error:
+                raise DamagedTable.from_error(directory, table, error) from error
+        has_profiles = num_rows[PROFILES] > 0
+        _check_row_counts(directory, info, num_rows[METRICS], has_profiles=has_profiles)
+    except DamagedTable as damage:
+        return damage
+    return None
+
+
+def _check_row_counts(
+    directory: Path,
+    info: JsonObject,
+    num_rows: int,
+    *,
+    has_profiles: bool,
+) -> None:
+    steps = info.get("steps")
+    if info.get("status") not in ENDED or not steps:
+        return
+    is_watched = info.get("source") == SOURCE_WATCH  # such a loop need not log every step
+    is_short = num_rows == 0 if is_watched else num_rows < steps
+    if is_short:
+        fault = f"hold {num_rows} rows instead of {steps}" if num_rows else MISSING
+        raise DamagedTable(directory, METRICS, fault)
+    verdict = info.get("verdict") or {}
+    if verdict.get("factor_per_layer") is not None and not has_profiles:
+        raise DamagedTable(directory, PROFILES, MISSING)
 
 
 def diagnostics_by_step(profiles: Columns, inspections: Columns) -> dict[int, Columns]:

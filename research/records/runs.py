@@ -276,6 +276,22 @@ def read_parts(directory: Path, table: str) -> list[Any]:
     return [read_file(final_file)]
 
 
+def count_rows_on_disk(directory: Path, table: str) -> int:
+    """The rows of a table, in its part files while it has no final file; its columns are not read.
+
+    Raises:
+        OSError: a file cannot be read.
+        ArrowException: a file is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    final_file = directory / f"{table}.parquet"
+    files = [final_file]
+    if not final_file.exists():
+        files = find_parts(directory / f"{table}.parts")
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
 def find_parts(folder: Path) -> list[Path]:
     """The part files in a folder, in order.
 

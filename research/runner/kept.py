@@ -8,7 +8,9 @@ import jax
 
 from research.config.hydra_config import read_recorded_config
 from research.config.schema import Config
+from research.config.wording import shell_command
 from research.models.hparams import HParams
+from research.records.runs import ENDED, Run
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.training.checkpoint import (
     Checkpoint,
@@ -96,8 +98,19 @@ def _read_checkpoint(directory: Path, setup: RunSetup) -> Checkpoint:
     except InvalidCheckpoint as error:
         raise ValueError(f"the checkpoint of {directory} cannot be used: {error}") from error
     if checkpoint is None:
-        raise ValueError(f"{directory} kept no checkpoint: train it with checkpoint.keep=true")
+        raise ValueError(f"{directory} kept no checkpoint{_describe_remedy(directory)}")
     return checkpoint
+
+
+def _describe_remedy(directory: Path) -> str:
+    """How a run without a checkpoint gets one, or why it cannot, to follow what it lacks."""
+    status = Run(directory).info.get("status")
+    if status == "done":  # such a run is never trained again
+        remove = shell_command("rm", str(directory))
+        return f": `{remove}`, and train it again with checkpoint.keep=true"
+    if status in ENDED:
+        return f", because it ended before its last step (its status is {status})"
+    return ": train it to its end with checkpoint.keep=true"
 
 
 def _state_shapes(setup: RunSetup) -> TrainState:

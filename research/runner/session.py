@@ -13,12 +13,12 @@ from typing import Any
 from research.data.notices import notify
 from research.data.sources import last_change_of, load
 from research.records.trackers import TrackerReports
-from research.runner.completion import complete_ended_run
+from research.runner.completion import complete_ended_runs
 from research.runner.devices import check_devices
 from research.runner.limits import raise_open_files
 from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
-from research.runner.remarks import EndedRun, record_projects, record_remarks
+from research.runner.remarks import EndedRun
 from research.runner.run_spec import Result, RunSpec, read_ended
 from research.runner.signals import importing
 
@@ -141,13 +141,9 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
 
         infos = broadcast_finished_runs(infos)
     ended = [EndedRun(spec, info) for spec, info in zip(run_specs, infos, strict=True) if info]
-    recorded_here = [run for run in ended if run.is_recorded_here]
-    record_remarks(recorded_here)
-    record_projects(recorded_here)
+    complete_ended_runs([run for run in ended if run.is_recorded_here])
     finished = {}
     for run in ended:
-        if run.is_recorded_here:
-            complete_ended_run(run.spec, run.info)
         _report_changed_data(run.spec, run.info)
         directory = run.spec.directory
         finished[directory] = run.info | {"directory": str(directory), "already": True}

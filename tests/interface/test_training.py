@@ -120,7 +120,10 @@ def test_the_model_of_a_run_is_its_trained_network(workplace):
     check_model(run)
 
     shutil.rmtree(run.directory / "checkpoints")
-    with pytest.raises(ValueError, match="kept no checkpoint: train it with checkpoint.keep=true"):
+    with pytest.raises(
+        ValueError,
+        match="kept no checkpoint: `fathom rm .* checkpoint.keep=true",
+    ):
         run.model()
 
 

@@ -91,6 +91,12 @@ def test_a_project_that_is_given_anew_is_where_a_finished_run_goes(
     assert fathom("sync").out.startswith("nothing to upload, 1 already in W&B")
 
 
+def test_a_project_that_a_sweep_gives_anew_is_recorded(fathom, small, recorded):
+    said = fathom("train", "-m", *small, "name=first", "tracker.project=mine")
+    assert said.err.count("recorded the W&B project mine; `fathom sync` sends") == 1
+    assert recorded.info["mirrored"]["wandb"]["project"] == "mine"
+
+
 def test_a_record_without_the_address_of_a_server_counts_as_uploaded(fathom, recorded, server):
     """Those of earlier versions have none."""
     assert "server" not in recorded.info["mirrored"]["wandb"]
