@@ -48,7 +48,7 @@ def test_a_run_without_a_checkpoint_is_refused_in_one_line(fathom, trained, work
     trained("checkpoint.keep=true", "hydra.run.dir=outputs/kept/run")
     before = sorted(run.directory.rglob("*"))
     for words, reason in (
-        (["landscape", "gone"], "kept no checkpoint: train it with checkpoint.keep=true"),
+        (["landscape", "gone"], "kept no checkpoint: `fathom rm outputs/gone/run`"),
         (["landscape", "kept", "gone"], "gone/run kept no checkpoint"),
         (["landscape"], "the landscape of which run?"),
     ):
