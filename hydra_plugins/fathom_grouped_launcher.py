@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -86,6 +87,7 @@ class GroupedLauncher(Launcher):
             results.update(zip(group, group_results, strict=True))
         job_returns = []
         for number, overrides in jobs.items():
+            self.session.add_directory(Path(results[number]["directory"]))
             job_returns.append(_make_job_return(overrides, results[number]))
         return job_returns
 

@@ -120,7 +120,8 @@ class FathomSweeper(BasicSweeper):
                 raise
             results.update(zip(missing, new_results, strict=True))
         in_order = [results[number] for number in numbers]
-        self.session.directories += [Path(result["directory"]) for result in in_order]
+        # In the order of the grid, in place of those that the launcher has added.
+        self.session.directories = [Path(result["directory"]) for result in in_order]
         exit_code = _report(
             in_order,
             num_finished_before=len(numbers) - len(missing),

@@ -184,7 +184,7 @@ class TrainTask:
             (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)
-        self.session.directories.append(run_spec.directory)
+        self.session.add_directory(run_spec.directory)
         return objective
 
 

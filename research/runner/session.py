@@ -57,7 +57,7 @@ class Session:
         interrupted: Whether the user interrupted the command, so that nothing more should start.
         reports: What the trackers of the runs have reported.
         prints_errors: Whether a mistake is printed; a caller in Python raises it instead.
-        directories: Where the runs of the command are recorded, in order; filled at its end.
+        directories: Where the runs of the command are recorded, each once; in order at its end.
         arguments: The words after ``fathom train``, once they have been parsed.
         wandb_sweep: The W&B sweep whose configuration is written instead of training a sweep;
             None to train.
@@ -71,6 +71,11 @@ class Session:
     directories: list[Path] = field(default_factory=list)
     arguments: Sequence[str] = ()
     wandb_sweep: Any = None
+
+    def add_directory(self, directory: Path) -> None:
+        """Adds where a run is recorded, unless it is among the directories already."""
+        if directory not in self.directories:
+            self.directories.append(directory)
 
 
 def session_of(task_function: Any) -> Session:

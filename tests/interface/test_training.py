@@ -154,6 +154,21 @@ def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
     assert [run.directory for run in again] == [run.directory for run in runs]
 
 
+def test_a_sweep_with_the_launcher_of_hydra_returns_each_run_once(workplace, monkeypatch):
+    def record_group(run_specs, session, **_):
+        (run_spec,) = run_specs
+        directory = workplace / run_spec.directory
+        shutil.rmtree(directory)  # with the files of Hydra
+        record_run(directory, {"seed": run_spec.config.seed})
+        return [{"directory": str(directory), "status": "done", "final": {"eval_loss": 0.6}}]
+
+    monkeypatch.setattr("research.cli.train.train_group", record_group)
+
+    runs = research.sweep({"seed": [1, 0]}, SMALL, "name=basic", "hydra/launcher=basic")
+
+    assert [run["seed"] for run in runs] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("call", "part"),
     [
