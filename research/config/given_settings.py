@@ -20,6 +20,8 @@ from research.config.options import (
     FullyConnected,
     InitKind,
     Level,
+    Measure,
+    MeasureFull,
     ModelKind,
     NormKind,
     Optimizer,
@@ -71,6 +73,7 @@ def check_overrides(
     _check_effects(given, config)
     raise_first(_without_effect(given, config))
     raise_first(_zero_conflicts(given, config, is_sweep=is_sweep))
+    raise_first(_interval_conflicts(given, config.measure))
 
 
 def describe_long_intervals(
@@ -254,6 +257,24 @@ def _zero_conflicts(
             valid="≥ 1",
             got=0,
             reason=f"optimizer.schedule={optimizer.schedule.name} has a warm-up",
+        )
+
+
+def _interval_conflicts(given: Given, measure: Measure) -> Iterator[Conflict]:
+    """Intervals whose multiples include steps at which there is nothing to record them with."""
+    path = "measure.exponents_every"
+    if not isinstance(measure, MeasureFull) or path not in given:
+        return
+    shortest = measure.every
+    interval = measure.exponents_every
+    if interval % shortest:
+        below = interval - interval % shortest
+        nearest = [number for number in (below, below + shortest) if number]
+        yield Conflict(
+            path=path,
+            valid=f"a multiple of measure.every={shortest}, such as {' or '.join(map(str, nearest))}",
+            got=interval,
+            reason="exponents are recorded at measured steps",
         )
 
 

@@ -757,7 +757,12 @@ class MeasureFull(MeasureNorms):
     """``full``: every gauge, and histograms of the gradients' exponents."""
 
     level: Level = Level.full
-    exponents_every: int = setting(100, "Steps between histograms of exponents.", ge=1)
+    exponents_every: int = setting(
+        100,
+        "Steps between histograms of exponents: a multiple of measure.every. The default is rounded "
+        "up to one.",
+        ge=1,
+    )
 
 
 LOCAL_TRACKER_NAMES = ("tensorboard", "trackio", "mlflow")

@@ -371,6 +371,14 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     ),
     (["train.epochs=3"], ["train.epochs=3.0 has no effect, because train.steps=1 decides"]),
     (["measure.inspect_every=50"], ["has no effect: it needs measure.inspect"]),
+    (
+        ["measure=full", "measure.exponents_every=25"],
+        ["measure.exponents_every must be a multiple of measure.every=10, such as 20 or 30", "25"],
+    ),
+    (
+        ["measure=full", "measure.exponents_every=5"],
+        ["measure.exponents_every must be a multiple of measure.every=10, such as 10 (exponents"],
+    ),
     (["hydra.sweep.dir=x"], ["hydra.sweep.dir has no effect on a single run"]),
     (["-m", "hydra.run.dir=x", "seed=0,1"], ["hydra.run.dir has no effect on a sweep"]),
     (["init.layer=1"], ["init.layer_gain must be another number (init.layer=1 is the layer that"]),

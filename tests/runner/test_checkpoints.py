@@ -39,7 +39,7 @@ SLOW = [
     "optimizer=adam norm=batch model.dropout=0.2 train.input_noise=0.1 measure.every=2",
     "precision=bfloat16 precision.stochastic_rounding=true",
     "precision=mixed_float16 precision.loss_scaling=dynamic precision.growth_interval=3 "
-    "measure=full measure.every=3 measure.exponents_every=7 measure.inspect=[sharpness] "
+    "measure=full measure.every=3 measure.exponents_every=9 measure.inspect=[sharpness] "
     "measure.inspect_every=6",
     "precision=float64 measure=full skip=identity init.gain=1e-20 model.depth=8",
     "optimizer=gd optimizer.schedule=linear measure=off",
