@@ -269,10 +269,10 @@ def _interval_conflicts(given: Given, measure: Measure) -> Iterator[Conflict]:
     interval = measure.exponents_every
     if interval % shortest:
         below = interval - interval % shortest
-        nearest = [number for number in (below, below + shortest) if number]
+        nearest = [str(number) for number in (below, below + shortest) if number]
         yield Conflict(
             path=path,
-            valid=f"a multiple of measure.every={shortest}, such as {' or '.join(map(str, nearest))}",
+            valid=f"a multiple of measure.every={shortest}, such as {' or '.join(nearest)}",
             got=interval,
             reason="exponents are recorded at measured steps",
         )

@@ -759,8 +759,8 @@ class MeasureFull(MeasureNorms):
     level: Level = Level.full
     exponents_every: int = setting(
         100,
-        "Steps between histograms of exponents: a multiple of measure.every. The default is rounded "
-        "up to one.",
+        "Steps between histograms of exponents: a multiple of measure.every, to which the default "
+        "is rounded up.",
         ge=1,
     )
 

@@ -170,7 +170,8 @@ class Monitor:
                 False``.
             settings: the configuration of the run, nested dictionaries of plain values. ``fathom
                 runs`` filters and sorts by it.
-            tags: tags of the run in W&B.
+            tags: tags of the run, in its record and in W&B. A run that is resumed without any keeps
+                its earlier ones.
             resume: go on in a directory that holds a run already. Rows from the first logged step
                 on are replaced.
             chance_loss: the training loss of a network that has learned nothing: that of the best
@@ -230,10 +231,18 @@ class Monitor:
         self._record: RunRecord | None = None
         self._lock: Lock | None = None
         self._info = _initial_info(settings or {})
+        self._record_tags(self._config["watch"]["tags"])
         if is_primary():
             self._lock = self._open_directory()
         self._trackers = BackgroundTrackers(self._make_trackers())
         atexit.register(self._close_at_exit)
+
+    def _record_tags(self, tags: list[str]) -> None:
+        """Records tags where they stand in a run of ``fathom train``, and for W&B."""
+        self._config["watch"]["tags"] = tags
+        if tags:
+            self._config["tags"] = [*tags]
+            self._info["tags"] = [*tags]
 
     def _open_directory(self) -> Lock:
         """Locks the directory, and reads what an earlier attempt has recorded."""
@@ -273,6 +282,8 @@ class Monitor:
             )
         self._info["id"] = earlier.get("id") or self._info["id"]
         self._info["resumed"] = earlier.get("resumed") or []
+        if not self._info.get("tags"):
+            self._record_tags(list(map(str, earlier.get("tags") or [])))
         self._earlier = read_rows(self.directory)
         self._was_killed = earlier.get("status") == "running"
 
@@ -760,12 +771,17 @@ def _make_config(
         raise ValueError(f"tags must be a list of texts, got {short_repr(tags)}")
     if not isinstance(tags, Sequence):
         raise TypeError(f"tags must be a list of texts, got {describe_argument(tags)}")
+    chosen = [str(tag) for tag in tags]
+    if chosen and settings.get("tags", chosen) != chosen:
+        raise ValueError(
+            f"settings must not have other tags than tags={chosen}, got {settings['tags']!r}"
+        )
     select = watch.select
     watched = {
         "select": select if isinstance(select, str) else str(getattr(select, "__name__", select)),
         "depth": watch.depth,
         "every": every,
-        "tags": [str(tag) for tag in tags],
+        "tags": chosen,
     }
     plain = _to_plain(settings)
     return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}

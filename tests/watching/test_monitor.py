@@ -104,6 +104,34 @@ def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
     np.testing.assert_array_equal(run.profiles["step"], range(6))
 
 
+def test_tags_are_recorded_and_runs_are_found_by_them(directory, fathom):
+    with research.Monitor(directory, tags=["night", "2"]) as monitor:
+        monitor.log(0, loss=2.3)
+    with research.Monitor(directory.parent / "second", tags=["day"]) as monitor:
+        monitor.log(0, loss=2.3)
+
+    assert Run(directory).info["tags"] == ["night", "2"]
+    found = fathom("runs", "tags=night")
+    assert found.code == 0, found.err
+    assert "first" in found.out
+    assert "second" not in found.out
+    assert "night" in fathom("show", "first").out
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, ["night"]), ({"tags": ["day"]}, ["day"])])
+def test_a_resumed_loop_keeps_its_tags_unless_it_is_given_others(directory, given, kept):
+    with research.Monitor(directory, tags=["night"]) as monitor:
+        monitor.log(0, loss=2.3)
+
+    with research.Monitor(directory, resume=True, **given) as monitor:
+        monitor.log(1, loss=2.2)
+
+    run = Run(directory)
+    assert run.info["tags"] == kept
+    assert run["tags"] == kept
+    assert run["watch.tags"] == kept
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_directory_that_another_monitor_writes_is_refused(directory, resume):
     with research.Monitor(directory, WATCH) as monitor:
@@ -397,6 +425,7 @@ def test_wandb_gets_the_loop(directory, wandb_records):
         ({"tracker": {"layers": "none", "every": 3}}, "tracker.every=3 has no effect"),
         ({"settings": {"watch": 1}}, "settings must not have the entry 'watch'"),
         ({"tags": "trial"}, "tags must be a list"),
+        ({"tags": ["a"], "settings": {"tags": ["b"]}}, "settings must not have other tags than"),
         ({"chance_loss": 0}, "chance_loss must be a positive number"),
         ({"chance_loss": "log 10"}, "chance_loss must be a positive number"),
     ],
