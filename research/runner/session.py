@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from research.data.notices import notify
+from research.config.schema import Config
+from research.data.notices import notify, notify_once
 from research.data.sources import last_change_of, load
 from research.records.trackers import TrackerReports
 from research.runner.completion import complete_ended_runs
@@ -169,6 +170,7 @@ def _train_missing(
         return []
     raise_open_files()
     train_runs = _import_train_runs(_num_devices(run_specs, devices))
+    _report_unused_devices(run_specs[0].config)
     if len(run_specs) == 1 and session.progress.num_runs == 1:
         _suggest_all_cores(run_specs[0], session)
     results = train_runs(
@@ -203,6 +205,29 @@ def _cores_that_share(batch_size: int) -> int:
         if batch_size % number == 0:
             return number
     return 1
+
+
+def _report_unused_devices(config: Config) -> None:
+    """Says where ``mesh=data_parallel`` trains on fewer devices than there are, or on one."""
+    import jax
+
+    if config.mesh.kind.name != "data_parallel":
+        return
+    batch_size = config.train.batch_size
+    num_devices = jax.device_count()
+    num_cores = _num_cores()
+    is_full_batch = config.optimizer.kind.name == "gd"
+    is_chosen = any(name in os.environ for name in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"))
+    is_limited = num_devices == _cores_that_share(batch_size) < num_cores
+    is_cpu = jax.default_backend() == "cpu"
+    if is_cpu and is_limited and not (is_chosen or is_full_batch):
+        notify_once(
+            f"mesh=data_parallel trains on {num_devices} of {num_cores} CPU cores, because more "
+            f"cannot share train.batch_size={batch_size} equally; a multiple of {num_cores} uses "
+            "all"
+        )
+    elif num_devices == 1:
+        notify_once("mesh=data_parallel has no effect, because JAX has a single device")
 
 
 def _suggest_all_cores(run_spec: RunSpec, session: Session) -> None:

@@ -8,8 +8,9 @@ import signal
 import jax
 import pytest
 
-from research.config.options import Checkpoint, FullyConnected, Tracker, Train
+from research.config.options import Checkpoint, FullyConnected, Mesh, MeshKind, Tracker, Train
 from research.config.schema import Config
+from research.data.notices import notify_once
 from research.records.record import RunLocked, RunRecord, is_being_written
 from research.records.runs import Run
 from research.runner import devices, loop, session
@@ -43,14 +44,50 @@ def fail_to_start(monkeypatch):
         error = ValueError("it cannot start")
         return [{"status": "failed", "error": error} for _ in run_specs]
 
-    def train(directory):
+    def train(directory, config=None):
         (directory / ".hydra").mkdir(parents=True)
         for name in session.HYDRA_FILES:
             (directory / ".hydra" / name).touch()
-        session.train_group([RunSpec(Config(), directory)], Session())
+        session.train_group([RunSpec(config or Config(), directory)], Session())
 
     monkeypatch.setattr(loop, "train_runs", fail)
     return train
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "num_cores", "batch_size", "lines"),
+    [
+        (
+            1,
+            2,
+            127,
+            "fathom: mesh=data_parallel trains on 1 of 2 CPU cores, because more cannot share "
+            "train.batch_size=127 equally; a multiple of 2 uses all\n",
+        ),
+        (
+            4,
+            6,
+            128,
+            "fathom: mesh=data_parallel trains on 4 of 6 CPU cores, because more cannot share "
+            "train.batch_size=128 equally; a multiple of 6 uses all\n",
+        ),
+        (1, 1, 128, "fathom: mesh=data_parallel has no effect, because JAX has a single device\n"),
+        (1, 2, 128, "fathom: mesh=data_parallel has no effect, because JAX has a single device\n"),
+        (2, 2, 128, ""),
+    ],
+)
+def test_devices_that_do_not_share_a_batch_are_named(
+    monkeypatch, tmp_path, capsys, fail_to_start, num_devices, num_cores, batch_size, lines
+):
+    notify_once.cache_clear()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_cores)), raising=False)
+    monkeypatch.setattr(jax, "device_count", lambda: num_devices)
+    mesh = Mesh(kind=MeshKind.data_parallel)
+    config = Config(mesh=mesh, train=Train(batch_size=batch_size))
+
+    fail_to_start(tmp_path / "run", config)
+
+    assert capsys.readouterr().err == lines
 
 
 def test_a_failed_start_leaves_no_empty_folder_in_the_working_directory(
