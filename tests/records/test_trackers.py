@@ -13,6 +13,7 @@ import pytest
 from research.config.options import LOCAL_TRACKER_NAMES, TRACKER_NAMES
 from research.config.packages import EXTRA_OF_PACKAGE, PACKAGE_OF_TRACKER
 from research.config.schema import to_dict
+from research.data.notices import notify_once
 from research.records.runs import Run
 from research.records.trackers import TrackerReports
 from research.records.trackers.registry import LOCAL_TRACKERS, make_trackers
@@ -174,3 +175,32 @@ def test_a_directory_that_a_variable_overrides_is_named(
     assert said.count("\n") == num_lines
     if num_lines:
         assert "tracker.dir=mine has no effect on tracker=wandb: WANDB_DIR=theirs says" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "ignored"),
+    [
+        ({"project": "mine"}, "tracker.project=mine has no effect"),
+        (
+            {"project": "mine", "layers": "all", "every": 5},
+            "tracker.project=mine tracker.layers=all tracker.every=5 have no effect",
+        ),
+        ({"entity": "us", "every": 5, "tensorboard": True}, "tracker.entity=us has no effect"),
+        ({"every": 5, "tensorboard": True}, ""),
+        ({}, ""),
+        ({"wandb": False, "tensorboard": True, "layers": "all"}, ""),
+    ],
+)
+def test_settings_of_wandb_are_named_where_it_is_disabled(
+    changes, ignored, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    notify_once.cache_clear()
+    config = to_dict(make_config({"tracker.wandb": True}))
+    config["tracker"] |= changes
+
+    for seed in range(2):
+        make_trackers(tmp_path / str(seed), "aaaa", config)
+
+    line = f"fathom: {ignored}: WANDB_MODE=disabled switches W&B off\n" if ignored else ""
+    assert capsys.readouterr().err == line

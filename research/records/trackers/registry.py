@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from research.config import options
+from research.config.fields import settings_of, written
+from research.config.schema import default_of
+from research.data.notices import notify_once
 from research.records.runs import JsonObject
 from research.records.trackers import Tracker, TrackerReports, identity
 from research.records.trackers.history import StepJudge
@@ -62,9 +65,27 @@ def make_trackers(
         )
         trackers.append(wandb)
     trackers += make_local_trackers(directory, run_id, config, judge)
+    if config["tracker"].get("wandb") and is_disabled():
+        _report_disabled(config["tracker"])
     if reports:
         _report_ignored_directory(config["tracker"], trackers, reports)
     return trackers
+
+
+def _report_disabled(settings: JsonObject) -> None:
+    """Says which settings have no effect, because the environment switches W&B off."""
+    chosen = {name: bool(settings.get(name)) for name in options.LOCAL_TRACKER_NAMES}
+    without_wandb = options.Tracker(**chosen)
+    ignored = []
+    for name, declared in settings_of(without_wandb):
+        default = default_of(f"tracker.{name}")
+        value = settings.get(name, default)
+        if value != default and not declared.has_effect(without_wandb):
+            ignored.append(f"tracker.{name}={written(value)}")
+    if ignored:
+        verb = "has" if len(ignored) == 1 else "have"
+        names = " ".join(ignored)
+        notify_once(f"{names} {verb} no effect: WANDB_MODE=disabled switches W&B off")
 
 
 def _report_ignored_directory(
