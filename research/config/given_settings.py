@@ -81,7 +81,7 @@ def describe_long_intervals(
     config: schema.Config,
     steps: int,
 ) -> list[str]:
-    """A line for each interval between measurements that is at least as long as the run.
+    """A line for each interval between measurements or evaluations that is as long as the run.
 
     Args:
         overrides: those of the command line.
@@ -97,6 +97,12 @@ def describe_long_intervals(
                 f"{item.path}={item.value} measures the first step alone, because the run has "
                 f"{steps} steps"
             )
+    interval = config.train.eval_every
+    if "train.eval_every" in given and interval is not None and interval > steps:
+        lines.append(
+            f"train.eval_every={interval} evaluates at the end alone, because the run has "
+            f"{steps} step{'' if steps == 1 else 's'}"
+        )
     return lines
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from research.config import options
 from research.config.fields import settings_of, written
@@ -74,7 +75,9 @@ def make_trackers(
 
 def _report_disabled(settings: JsonObject) -> None:
     """Says which settings have no effect, because the environment switches W&B off."""
-    chosen = {name: bool(settings.get(name)) for name in options.LOCAL_TRACKER_NAMES}
+    chosen: dict[str, Any] = {
+        name: bool(settings.get(name)) for name in options.LOCAL_TRACKER_NAMES
+    }
     without_wandb = options.Tracker(**chosen)
     ignored = []
     for name, declared in settings_of(without_wandb):
