@@ -14,8 +14,8 @@ from pathlib import Path
 
 from research.config.wording import pluralize
 from research.records.record import Lock, RunLocked, read_info
-from research.records.run_info import DamagedRecord
-from research.records.runs import SOURCE_WATCH, JsonObject, Run, find_runs, has_rows
+from research.records.run_info import SOURCE_WATCH, DamagedRecord
+from research.records.runs import JsonObject, Run, find_runs, has_rows
 from research.records.trackers.server import PresentServer, ServerUnavailable
 from research.records.trackers.views import FILE as VIEWS
 

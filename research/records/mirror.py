@@ -134,11 +134,18 @@ def choose_wandb_id(
             return WandbId(id_with_settings, replaced=known)
         if _fingerprint(earlier) not in ("", fingerprint):
             return WandbId(id_with_data, replaced=known)
-        is_own = first_attempt_id(known) in (run_id, id_with_data, id_with_settings)
+        own_ids = (run_id, id_with_data, id_with_settings)
+        is_own = first_attempt_id(known) in own_ids or _is_earlier_id(known, info)
         return WandbId(known if is_own else run_id)
-    if known and first_attempt_id(known) == run_id:
+    if known and (first_attempt_id(known) == run_id or _is_earlier_id(known, info)):
         return WandbId(known)
     return WandbId(id_with_data if fingerprint and has_own_data else run_id)
+
+
+def _is_earlier_id(wandb_id: str, info: JsonObject) -> bool:
+    """Whether a W&B id belongs to the id by which another version of Fathom began the run."""
+    earlier_id = info.get("earlier_id")
+    return bool(earlier_id) and wandb_id.startswith(earlier_id)
 
 
 def choose_id_of_loop(directory: Path, info: JsonObject) -> WandbId:

@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from research import __version__
+
 JsonObject = dict[str, Any]
 
+SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
 RENAMED_ENTRIES = {"together": "group_size"}  # by their names in records of version 0.2
 TEXT = (str,)
 WHOLE = (int,)
@@ -17,6 +20,7 @@ LIST = (list,)
 # What an entry is, where it is there and not null. Readers use no other entry without a check.
 KINDS = {
     "id": TEXT,
+    "earlier_id": TEXT,
     "status": TEXT,
     "started": TEXT,
     "source": TEXT,
@@ -124,6 +128,18 @@ def read_run_info(file: Path) -> JsonObject:
         if old_name in info:
             info[name] = info.pop(old_name)
     return info
+
+
+def is_of_other_version(info: JsonObject) -> bool:
+    """Whether another version of Fathom trained a run, so that its record may lack settings.
+
+    Records of version 0.2.0 and before also lack the time at which the training began.
+    """
+    versions = info.get("versions")
+    version = versions.get("fathom") if isinstance(versions, dict) else None
+    if not isinstance(version, str) or info.get("source") == SOURCE_WATCH:
+        return False
+    return version != __version__ or not info.get("started")
 
 
 def find_fault(info: Any) -> str:

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from research.config.schema import setting_paths
-from research.records.run_info import DamagedRecord, DamagedTable, read_run_info
+from research.records.run_info import (
+    SOURCE_WATCH,
+    DamagedRecord,
+    DamagedTable,
+    is_of_other_version,
+    read_run_info,
+)
 
 Columns = dict[str, np.ndarray]  # the columns of a table by name, rows on the first axis
 Diagnostics = Mapping[int, Columns]  # what is measured on an interval, by step, without a step axis
@@ -24,7 +30,6 @@ PROFILES = "profiles"
 INSPECTIONS = "inspections"
 STATUSES = ("running", "done", "diverged", "stopped", "interrupted", "failed")
 ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
-SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
 MAX_LEVELS = 4  # of folders between the one that is searched and that of a run
 PART_NAME = re.compile(r"\d{6}\.parquet")
 NUMBER_KINDS = "biuf"  # NumPy's letters for truth values, whole and real numbers
@@ -92,21 +97,31 @@ class Run:
     def config(self) -> JsonObject:
         """The composed configuration by dotted path.
 
+        What the record of another version lacks is at its default.
+
         Raises:
             DamagedRecord: the file cannot be read, or holds no settings.
         """
         import yaml
 
+        from research.config.earlier_settings import complete_settings
         from research.config.yaml_files import parse_yaml
 
         file = self.directory / ".hydra" / "config.yaml"
         try:
             settings = parse_yaml(file.read_text(encoding="utf-8"))
-            return flatten_dict(settings)
+            recorded = flatten_dict(settings)
         except OSError as error:
             raise DamagedRecord(f"{file} cannot be read: {error.strerror}") from error
         except (ValueError, AttributeError, RecursionError, yaml.YAMLError):
             raise DamagedRecord(f"{file} is damaged: it holds no settings") from None
+        return complete_settings(recorded) if self._is_of_other_version() else recorded
+
+    def _is_of_other_version(self) -> bool:
+        try:
+            return is_of_other_version(self.info)
+        except DamagedRecord:
+            return False
 
     @functools.cached_property
     def overrides(self) -> list[str]:

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from research.records.record import TABLES
+from research.records.record import TABLES, read_info
+from research.records.run_info import is_of_other_version
 from research.records.runs import METRICS
 
 SECONDS = ("compile", "train")
@@ -81,6 +83,18 @@ class CheckpointNotes:
             "part_checksums": _has_numbers(self.part_checksums, TABLES, int),
             "jax_settings": isinstance(self.jax_settings, dict),
         }
+
+
+def explain_unusable(error: Exception, directory: Path) -> str:
+    """Why a checkpoint cannot be used.
+
+    Args:
+        error: what reading it raised.
+        directory: the run directory.
+    """
+    if isinstance(error.__cause__, KeyError) and is_of_other_version(read_info(directory) or {}):
+        return "an earlier version of Fathom wrote it in another format"
+    return str(error)
 
 
 def _is_count(value: Any) -> bool:

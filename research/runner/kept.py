@@ -11,6 +11,7 @@ from research.config.schema import Config
 from research.config.wording import shell_command
 from research.models.hparams import HParams
 from research.records.runs import ENDED, Run
+from research.runner.checkpoint_notes import explain_unusable
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.training.checkpoint import (
     Checkpoint,
@@ -96,7 +97,8 @@ def _read_checkpoint(directory: Path, setup: RunSetup) -> Checkpoint:
     try:
         checkpoint = Checkpoints(directory).read(expected_specs)
     except InvalidCheckpoint as error:
-        raise ValueError(f"the checkpoint of {directory} cannot be used: {error}") from error
+        reason = explain_unusable(error, directory)
+        raise ValueError(f"the checkpoint of {directory} cannot be used: {reason}") from error
     if checkpoint is None:
         raise ValueError(f"{directory} kept no checkpoint{_describe_remedy(directory)}")
     return checkpoint

@@ -14,7 +14,7 @@ from research.records.record import TABLES, read_info
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run
 from research.runner.completion import CHECKPOINTS
-from research.runner.run_spec import RunSpec, run_id
+from research.runner.run_spec import RunSpec, identity_of, recorded_ids, run_id
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class ShorterRun:
 
     Attributes:
         directory: its directory.
-        id: its id.
+        ids: the ids that it was recorded by.
         steps: its number of steps.
     """
 
     directory: Path
-    id: str
+    ids: tuple[str, ...]
     steps: int
 
 
@@ -79,6 +79,6 @@ def _as_shorter_run(directory: Path, run_spec: RunSpec) -> ShorterRun | None:
     train = dataclasses.replace(run_spec.config.train, **duration)
     config = dataclasses.replace(run_spec.config, train=train)
     study = run_spec.directory.absolute().parent.name
-    if run_id(study, config) != info.get("id"):
+    if run_id(study, config) != identity_of(directory, info):
         return None
-    return ShorterRun(directory, info["id"], info["steps"])
+    return ShorterRun(directory, recorded_ids(info), info["steps"])

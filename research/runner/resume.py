@@ -16,10 +16,10 @@ from research.records.record import Lock, RunRecord, read_info, report_replaced_
 from research.records.run_info import DamagedRecord
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, Run
 from research.records.table_writer import Columns, CorruptTable
-from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
+from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes, explain_unusable
 from research.runner.longer_runs import copy_rows, find_shorter_run
 from research.runner.run_setup import RunSetup
-from research.runner.run_spec import RunSpec, read_ended
+from research.runner.run_spec import RunSpec, read_ended, recorded_ids
 from research.training.checkpoint import (
     ArraySpecs,
     Checkpoint,
@@ -128,14 +128,14 @@ def _open_locked_run(
                 checkpoint,
                 setup,
                 info,
-                written_by=info["id"],
+                written_by=recorded_ids(info),
                 written_in=lock.directory,
             )
     except UNUSABLE as error:
         checkpoints.remove()
         print(
             f"fathom: {lock.directory.name} starts from step 0, "
-            f"because its checkpoint cannot be used: {error}",
+            f"because its checkpoint cannot be used: {explain_unusable(error, lock.directory)}",
             file=sys.stderr,
         )
     else:
@@ -188,12 +188,12 @@ def _continue_shorter_run(
                 checkpoint,
                 setup,
                 info | origin,
-                written_by=shorter.id,
+                written_by=shorter.ids,
                 written_in=shorter.directory,
             )
             return _without_last_evaluation(opened, setup)
         except UNUSABLE as error:
-            fault = f"its state cannot be used: {error}"
+            fault = f"its state cannot be used: {explain_unusable(error, shorter.directory)}"
         except SettingsChanged as error:
             fault = error.changes
     print(
@@ -226,7 +226,7 @@ def _resume_run(
     setup: RunSetup,
     info: dict[str, Any],
     *,
-    written_by: str,
+    written_by: tuple[str, ...],
     written_in: Path,
 ) -> OpenedRun:
     """Opens the record at a checkpoint, after all that the run will use of it has been compared.
@@ -236,11 +236,11 @@ def _resume_run(
         checkpoint: the checkpoint.
         setup: what the run is trained with.
         info: the initial ``run.json``.
-        written_by: the id of the run that wrote the checkpoint.
+        written_by: the ids of the run that wrote the checkpoint.
         written_in: the directory of that run.
     """
     notes = CheckpointNotes.from_json(checkpoint.notes, checkpoint.step)
-    if notes.id != written_by:
+    if notes.id not in written_by:
         raise InvalidCheckpoint("it belongs to another run")
     if notes.data != info["data"]["fingerprint"]:
         raise InvalidCheckpoint("the data have changed")

@@ -19,7 +19,8 @@ from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, check_raw_dir, choose_depth
 from research.diagnosis.stopping import check_stop, check_stop_length
-from research.records.runs import ENDED, flatten_dict
+from research.records.run_info import DamagedRecord, is_of_other_version
+from research.records.runs import ENDED, Run
 from research.records.trackers.identity import check_mode, check_project
 
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
@@ -115,6 +116,33 @@ class Objective(dict[str, Any]):
 def run_id(study: str, config: Config) -> str:
     """The hash of the study's name and the resolved configuration: the same run has the same id."""
     return _hash([study, _identifying_settings(config)])
+
+
+def identity_of(directory: Path, info: Mapping[str, Any]) -> str | None:
+    """The id of a recorded run; of one of another version, the id that the run has today.
+
+    Args:
+        directory: the run directory.
+        info: its ``run.json``.
+    """
+    from research.config.earlier_settings import to_present_config
+
+    recorded_id = info.get("id")
+    if not is_of_other_version(dict(info)):
+        return recorded_id
+    try:
+        config = to_present_config(Run(directory).config)
+    except DamagedRecord:
+        return recorded_id
+    if config is None:
+        return recorded_id
+    return run_id(directory.absolute().parent.name, config)
+
+
+def recorded_ids(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """The id in a ``run.json``, and that by which another version began the run, if one did."""
+    ids = (info.get("id"), info.get("earlier_id"))
+    return tuple(identity for identity in ids if identity)
 
 
 def _identifying_settings(config: Config) -> dict[str, Any]:
@@ -247,7 +275,7 @@ def read_ended(spec: RunSpec) -> dict[str, Any] | None:
         check_directory(spec.directory)
         _check_outside_data(spec)
         return None
-    if info.get("id") != spec.identity:
+    if identity_of(spec.directory, info) != spec.identity:
         raise ValueError(
             f"{spec.directory} holds another run ({_describe_difference(spec)}): "
             "give another name= or hydra.run.dir=, or remove that folder"
@@ -305,14 +333,9 @@ def _check_outside_data(spec: RunSpec) -> None:
 
 def _describe_difference(spec: RunSpec) -> str:
     """Lists the settings that differ from the configuration in the run's directory."""
-    import yaml
-
-    from research.config.yaml_files import parse_yaml
-
-    file = spec.directory / ".hydra" / "config.yaml"
     try:
-        recorded = flatten_dict(parse_yaml(file.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError):
+        recorded = Run(spec.directory).config
+    except DamagedRecord:
         return "its configuration is missing"
     differences = []
     for path, value in _identifying_settings(spec.config).items():

@@ -25,7 +25,7 @@ from research.gauges.table import (
 from research.parallel.processes import is_primary
 from research.records.jax_settings import read_jax_settings
 from research.records.mirror import choose_wandb_id, pending_mirrors
-from research.records.record import NullRecord
+from research.records.record import NullRecord, read_info
 from research.records.rows import diagnostics_by_step, select_rows
 from research.records.table_writer import CorruptTable
 from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports
@@ -35,7 +35,7 @@ from research.runner.judging import RunJudge, VerdictClock
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
-from research.runner.run_spec import RunSpec
+from research.runner.run_spec import RunSpec, recorded_ids
 from research.theory.formats import gauges_from_counts
 from research.training.checkpoint import Checkpoints
 from research.training.exponents import trim_counts
@@ -442,6 +442,7 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
     config = run_spec.config
     return {
         "id": run_spec.identity,
+        **_earlier_id(run_spec),
         "seed": config.seed,
         "tags": list(config.tags),
         "notes": config.notes,
@@ -456,6 +457,15 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
         "layers": setup.layers_of(config),
         "data": _data_info(setup, config.data),
     }
+
+
+def _earlier_id(run_spec: RunSpec) -> dict[str, str]:
+    """The entry of ``run.json`` for the id by which another version of Fathom began the run."""
+    earlier = read_info(run_spec.directory) or {}
+    for identity in reversed(recorded_ids(earlier)):
+        if identity != run_spec.identity:
+            return {"earlier_id": identity}
+    return {}
 
 
 def _data_info(setup: RunSetup, data: Data) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from research.config.naming import given_values, run_name, run_names, varying_se
 from research.config.yaml_files import parse_yaml
 from research.records.record import read_info
 from research.records.runs import natural_order
-from research.runner.run_spec import RunSpec
+from research.runner.run_spec import RunSpec, identity_of
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import FOLDER_OVERRIDE, Job
 
@@ -117,7 +117,7 @@ def _choose_directory(
     """
     usual = run_spec.directory
     info = read_info(usual)
-    if info and info.get("id") == run_spec.identity:
+    if info and identity_of(usual, info) == run_spec.identity:
         return usual
     found = folders.find(usual.parent, run_spec.identity)
     if found is not None:
@@ -150,8 +150,9 @@ def _names_by_id(study: Path) -> dict[str, str]:
     files = sorted(study.glob("*/run.json"), key=_order)
     for file in files:
         info = read_info(file.parent)
-        if info and isinstance(info.get("id"), str):
-            names.setdefault(info["id"], file.parent.name)
+        identity = identity_of(file.parent, info) if info else None
+        if identity:
+            names.setdefault(identity, file.parent.name)
     return names
 
 

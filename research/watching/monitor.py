@@ -41,9 +41,9 @@ from research.parallel.processes import is_primary
 from research.records.mirror import choose_id_of_loop, pending_mirrors
 from research.records.record import Lock, NullRecord, RunLocked, RunRecord, report_replaced_rows
 from research.records.rows import RecordedRows, read_rows, select_rows
-from research.records.run_info import DamagedRecord, DamagedTable, read_run_info
+from research.records.run_info import SOURCE_WATCH, DamagedRecord, DamagedTable, read_run_info
 from research.records.runs import METRICS as METRICS_TABLE
-from research.records.runs import PROFILES, SOURCE_WATCH, Columns
+from research.records.runs import PROFILES, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
 from research.records.trackers import BackgroundTrackers, Tracker
 from research.records.trackers.history import (
