@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research.records.run_info import DamagedTable
+from research.records.run_info import SOURCE_WATCH, DamagedTable
 from research.records.runs import (
     ENDED,
     INSPECTIONS,
     METRICS,
     PROFILES,
-    SOURCE_WATCH,
     Columns,
     Diagnostics,
     JsonObject,
