@@ -43,7 +43,7 @@ import wandb
 
 jax.config.update("jax_num_cpu_devices", 2)  # so that batches are split on every machine
 
-from research.data.notices import notify_once
+from research.config.notices import notify_once
 from research.records.runs import Run
 from research.training.compiler_options import FAST_COMPILE_OPTIONS
 

@@ -14,6 +14,7 @@ import ml_dtypes  # noqa: F401 (makes bfloat16 a name of a type for NumPy)
 import numpy as np
 
 from research.config.data_options import ArrayData, Scaling
+from research.config.notices import join_first, notify_once
 from research.config.paths import expand_home
 from research.data.dataset import (
     Dataset,
@@ -23,7 +24,6 @@ from research.data.dataset import (
     make_standardized_dataset,
     select_splits,
 )
-from research.data.notices import join_first, notify_once
 from research.data.splits import choose_test_positions
 from research.data.standardize import (
     NOT_STANDARDIZED,

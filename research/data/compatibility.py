@@ -21,6 +21,7 @@ from research.config.data_options import (
     WordVectors,
 )
 from research.config.host_memory import format_bytes, free_host_bytes
+from research.config.notices import notify_once
 from research.config.number_formats import POLICIES
 from research.config.options import (
     CONVOLUTIONAL,
@@ -35,7 +36,6 @@ from research.config.options import (
 from research.config.paths import expand_home
 from research.config.schema import Config
 from research.data.dataset import DatasetInfo
-from research.data.notices import notify_once
 from research.data.sources import describe
 from research.data.splits import parse_split
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from research.config.data_options import FolderData
+from research.config.notices import join_first, notify_once, on_one_line
 from research.config.paths import expand_home
 from research.data.dataset import (
     Dataset,
@@ -31,7 +32,6 @@ from research.data.image_files import (
     last_change,
 )
 from research.data.images import center_crop_and_resize
-from research.data.notices import join_first, notify_once, on_one_line
 from research.data.splits import choose_test_positions, describe_parts
 from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from research.config.notices import notify_once, on_one_line
 from research.config.paths import real_path
-from research.data.notices import notify_once, on_one_line
 
 SUFFIXES = (
     ".png",

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from research.config.notices import join_first, notify_once
 from research.data.dataset import Dataset
-from research.data.notices import join_first, notify_once
 from research.data.standardize import find_faint_features, sample_rows
 
 LEAST_NUMBERS_TO_COMPARE = 32

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.config.data_options import SplitData
+from research.config.notices import notify_once
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -15,7 +16,6 @@ from research.data.dataset import (
     hash_sources,
     select_splits,
 )
-from research.data.notices import notify_once
 
 UNKNOWN = "\ufffd"  # the symbol for everything that has no token
 EMPTY_TEXT = 1  # the token of a text that has none

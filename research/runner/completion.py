@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from research.config.fields import to_plain
+from research.config.notices import join_first, notify
 from research.config.options import LOCAL_TRACKER_NAMES, Tracker
 from research.config.wording import shell_command
-from research.data.notices import join_first, notify
 from research.records.run_info import DamagedRecord, DamagedTable
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, JsonObject, Run
 from research.runner.remarks import EndedRun, record_projects, record_remarks

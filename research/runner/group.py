@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from research.config.errors import explain
-from research.data.notices import notify
+from research.config.notices import notify
 from research.diagnosis.findings import HEALTHY
 from research.parallel.processes import broadcast_arrays, is_primary
 from research.records.runs import ENDED

@@ -15,8 +15,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from research.config.notices import notify_once
 from research.config.paths import find_home
-from research.data.notices import notify_once
 
 # What JAX warns of; the first one names the program.
 CANNOT_READ = re.compile(r"Error reading persistent compilation cache entry for '(\w+)'")

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
+from research.config.notices import notify
 from research.config.options import LOCAL_TRACKER_NAMES
 from research.config.schema import to_dict
-from research.data.notices import notify
 from research.records.runs import JsonObject
 from research.runner.run_spec import REMARKS, RunSpec
 

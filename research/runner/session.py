@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from research.config.notices import notify, notify_once
 from research.config.schema import Config
-from research.data.notices import notify, notify_once
 from research.data.sources import last_change_of, load
 from research.records.trackers import TrackerReports
 from research.runner.completion import complete_ended_runs

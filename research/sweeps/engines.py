@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from research.config.notices import notify
 from research.config.options import DistributedMesh
-from research.data.notices import notify
 from research.runner.run_spec import Result, RunSpec
 
 Outcome = list[Result] | BaseException

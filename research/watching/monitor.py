@@ -23,6 +23,7 @@ from jax.core import Tracer
 
 from research.config.arguments import check_settings, check_whole, describe_argument, short_repr
 from research.config.fields import to_plain
+from research.config.notices import notify
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import (
@@ -33,7 +34,6 @@ from research.config.packages import (
 )
 from research.config.suggestions import format_suggestion
 from research.config.validation import check_given_settings
-from research.data.notices import notify
 from research.diagnosis.observed import Divergence, Inputs, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
@@ -626,9 +626,12 @@ class Monitor:
             print(f"fathom: {self.directory} was not closed: {error}", file=sys.stderr)
         else:
             if is_open and will_record:
+                lost = (
+                    ", and W&B gets no pictures of it" if self._config["tracker"]["wandb"] else ""
+                )
                 notify(
-                    f"{self.directory} was not closed, so its status is interrupted, and W&B gets "
-                    "no pictures of it: call close() after the last step, or use `with`"
+                    f"{self.directory} was not closed, so its status is interrupted{lost}: call "
+                    "close() after the last step, or use `with`"
                 )
 
     def _close(self, status: str, error: BaseException | None = None) -> None:

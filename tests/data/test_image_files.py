@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from research.config.notices import notify
 from research.data.image_files import (
     ImageReader,
     PixelFormat,
@@ -17,7 +18,6 @@ from research.data.image_files import (
     ignore_pillow_warnings,
     last_change,
 )
-from research.data.notices import notify
 
 from .image_folders import HEIGHT, WIDTH, random_pixels
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from research.config.notices import notify_once
 from research.config.schema import make_option
-from research.data.notices import notify_once
 from research.data.sources import load
 from research.data.streaming import ShuffledSource, iter_batches, sample_evenly
 from research.runner.run_setup import make_run_setup

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from research.config.notices import notify_once
 from research.config.options import LOCAL_TRACKER_NAMES, TRACKER_NAMES
 from research.config.packages import EXTRA_OF_PACKAGE, PACKAGE_OF_TRACKER
 from research.config.schema import to_dict
-from research.data.notices import notify_once
 from research.records.runs import Run
 from research.records.trackers import TrackerReports
 from research.records.trackers.registry import LOCAL_TRACKERS, make_trackers

@@ -8,9 +8,9 @@ import signal
 import jax
 import pytest
 
+from research.config.notices import notify_once
 from research.config.options import Checkpoint, FullyConnected, Mesh, MeshKind, Tracker, Train
 from research.config.schema import Config
-from research.data.notices import notify_once
 from research.records.record import RunLocked, RunRecord, is_being_written
 from research.records.runs import Run
 from research.runner import devices, loop, session

@@ -7,8 +7,8 @@ from typing import Any
 
 from research.config import options
 from research.config.fields import settings_of, written
+from research.config.notices import notify_once
 from research.config.schema import default_of
-from research.data.notices import notify_once
 from research.records.runs import JsonObject
 from research.records.trackers import Tracker, TrackerReports, identity
 from research.records.trackers.history import StepJudge

@@ -1,4 +1,4 @@
-"""Lines on standard error that say what was done with the data, when that may be a surprise."""
+"""Lines on standard error that say what may be a surprise."""
 
 import functools
 import sys
