@@ -39,8 +39,8 @@ def naming_option(option: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if not option:
-            raise
+        if not option or type(error) is not ValueError:
+            raise  # an error of its own kind, such as a damaged table, is not about the value
         raise ValueError(f"{option}: {error}") from error
 
 

@@ -64,7 +64,7 @@ class DamagedRecord(ValueError):
 
 
 class DamagedTable(ValueError):
-    """A table of a run cannot be read, or does not hold what it should."""
+    """A table of a run is lost, cannot be read, or does not hold what it should."""
 
     def __init__(
         self,
@@ -83,6 +83,21 @@ class DamagedTable(ValueError):
             f"the {table} of {directory} {fault}: remove that directory and train the run again"
         )
         self.table = table
+
+    @classmethod
+    def lost(cls, directory: Path, table: str) -> "DamagedTable":
+        """The error for a table that a run recorded and that is gone.
+
+        Args:
+            directory: the run directory.
+            table: the name of the table.
+        """
+        damage = cls(directory, table)
+        damage.args = (
+            f"{directory / table}.parquet is missing: restore it, or remove that directory and "
+            "train the run again",
+        )
+        return damage
 
     @classmethod
     def from_error(

@@ -138,7 +138,7 @@ class Run:
         return [str(word) for word in words or []]
 
     def find_damage(self, table: str) -> DamagedTable | None:
-        """Why a table, such as ``metrics``, cannot be read; None where it can or there is none."""
+        """Why a table, such as ``metrics``, is lost or cannot be read; None where all is well."""
         try:
             getattr(self, table)
         except FileNotFoundError:
@@ -177,7 +177,7 @@ class Run:
         """Says that a table was lost, where a run that has ended must have recorded it.
 
         Raises:
-            ValueError: it was.
+            DamagedTable: it was.
             FileNotFoundError: the run recorded none.
         """
         try:
@@ -185,10 +185,7 @@ class Run:
         except FileNotFoundError:
             has_record = (self.directory / "run.json").exists()
             if has_record and self._must_have(table):
-                raise ValueError(
-                    f"{self.directory / table}.parquet is missing: restore it, or remove that "
-                    "directory and train the run again"
-                ) from None
+                raise DamagedTable.lost(self.directory, table) from None
             raise
 
     def _must_have(self, table: str) -> bool:

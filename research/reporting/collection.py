@@ -4,9 +4,10 @@ import contextlib
 import html
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
@@ -15,11 +16,12 @@ from research.config.suggestions import format_suggestion
 from research.config.wording import pluralize
 from research.gauges.numbering import entry_layers
 from research.gauges.table import OF_SIGNALS
+from research.records.run_info import DamagedTable
 from research.records.runs import METRICS, Columns, Run
 from research.reporting.gauge_histories import find_gauge, read_gauge
 from research.reporting.named_array import NamedArray
 from research.reporting.quantities import QUANTITIES, label_of
-from research.reporting.selection import match_runs
+from research.reporting.selection import match_runs, without_damaged_tables
 from research.reporting.summary_table import SummaryTable, summary_table
 from research.reporting.tables import format_number
 from research.reporting.varied_settings import (
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
     from research.reporting.comparison import Comparison
     from research.reporting.plots.arrangement import Drawing
+
+Result = TypeVar("Result")
 
 SHOWN_RUNS = 20  # rows of the display in a notebook
 SHOWN_NUMBERS = ("train_loss", "train_accuracy", "eval_accuracy")
@@ -73,6 +77,24 @@ class Runs(Sequence[Run]):
         """Raises ValueError where there are no runs, of which nothing can be shown."""
         if not self._runs:
             raise ValueError("there are no runs here: a slice or a list of none")
+
+    def _use(
+        self,
+        use: Callable[..., Result],
+        *names: str,
+    ) -> Result:
+        """What a function makes of the runs and of names, without the runs whose table is damaged.
+
+        Raises:
+            DamagedTable: no run is left.
+            ValueError: there are no runs, or a name is not known.
+        """
+        self._check_any()
+
+        def use_runs(runs: Sequence[Run]) -> Result:
+            return use(Runs(runs), *names)
+
+        return without_damaged_tables(use_runs, self._runs)
 
     @overload
     def __getitem__(self, index: int) -> Run: ...
@@ -129,6 +151,8 @@ class Runs(Sequence[Run]):
     def metrics(self, *names: str) -> "pa.Table":
         """The metrics of every step: one row for each run and step.
 
+        A run whose metrics are missing or damaged is left out, with a line on standard error.
+
         Args:
             *names: the metrics; all without.
 
@@ -139,10 +163,12 @@ class Runs(Sequence[Run]):
         Raises:
             ValueError: no run recorded a metric.
         """
+        check_texts("metrics", names, 'runs.metrics("train_loss", "eval_loss")')
+        return self._use(Runs._make_metrics, *names)
+
+    def _make_metrics(self, *names: str) -> "pa.Table":
         import pyarrow as pa
 
-        check_texts("metrics", names, 'runs.metrics("train_loss", "eval_loss")')
-        self._check_any()
         tables = [_metrics_of(run) for run in self._runs]
         known = _names_in(tables)
         for name in names:
@@ -163,6 +189,8 @@ class Runs(Sequence[Run]):
     def profiles(self, gauge: str) -> "pa.Table":
         """A gauge over steps and layers: one row for each run, measured step and layer.
 
+        A run whose profiles are missing or damaged is left out, with a line on standard error.
+
         Args:
             gauge: its name, such as ``grad_norm``.
 
@@ -173,10 +201,12 @@ class Runs(Sequence[Run]):
         Raises:
             ValueError: no run recorded this gauge.
         """
+        check_texts("gauges", [gauge], 'runs.profiles("grad_norm")')
+        return self._use(Runs._make_profiles, gauge)
+
+    def _make_profiles(self, gauge: str) -> "pa.Table":
         import pyarrow as pa
 
-        check_texts("gauges", [gauge], 'runs.profiles("grad_norm")')
-        self._check_any()
         gauge = find_gauge(gauge, self._runs)
         steps = []
         layers = []
@@ -197,6 +227,8 @@ class Runs(Sequence[Run]):
     def array(self, name: str) -> NamedArray:
         """A metric as an array over ``run`` and ``step``, or a gauge over ``layer`` as well.
 
+        A run whose table is missing or damaged is left out, with a line on standard error.
+
         Args:
             name: a metric or a gauge. A name that is both, such as ``grad_norm``, is the gauge.
 
@@ -204,9 +236,13 @@ class Runs(Sequence[Run]):
             ValueError: no run recorded it.
         """
         check_texts("names", [name], 'runs.array("grad_norm")')
-        self._check_any()
+        return self._use(Runs._make_array, name)
+
+    def _make_array(self, name: str) -> NamedArray:
         try:
             gauge = find_gauge(name, self._runs)
+        except DamagedTable:
+            raise
         except ValueError:
             return self._metric_array(name)
         histories = [read_gauge(run, gauge) for run in self._runs]
@@ -229,7 +265,7 @@ class Runs(Sequence[Run]):
         )
 
     def _metric_array(self, name: str) -> NamedArray:
-        table = self.metrics(name)
+        table = self._make_metrics(name)
         steps = np.unique(table.column("step").to_numpy())
         shape = (len(self), len(steps))
         values = np.full(shape, np.nan)
@@ -266,7 +302,8 @@ class Runs(Sequence[Run]):
         named_rows = [rows] if isinstance(rows, str) or not isinstance(rows, Iterable) else rows
         check_texts("rows and columns", [*named_rows, columns], 'rows=["depth"], columns="skip"')
         with _without_dashes():
-            return summary_table(self._runs, values=values, rows=named_rows, columns=columns)
+            summarize = partial(summary_table, values=values, rows=named_rows, columns=columns)
+            return without_damaged_tables(summarize, self._runs)
 
     def plot(
         self,
@@ -316,7 +353,7 @@ class Runs(Sequence[Run]):
             steps=steps_in_words,
         )
         with _without_dashes():
-            return draw_runs(self._runs, options)
+            return without_damaged_tables(partial(draw_runs, options=options), self._runs)
 
     def compare(self, other: "Runs | Run") -> "Comparison":
         """What differs between these runs and others; see ``fathom compare``.
@@ -337,7 +374,7 @@ class Runs(Sequence[Run]):
         self._check_any()
         if not others:
             raise ValueError("other must be a run or runs, got none")
-        return compare_runs(self._runs, others)
+        return without_damaged_tables(compare_runs, self._runs, others)
 
     def _labels(self) -> list[str]:
         """The columns that identify a run: the settings that vary, and the seed at the end."""

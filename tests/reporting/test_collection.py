@@ -214,3 +214,40 @@ def test_importing_and_loading_imports_nothing_heavy(sweep):
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
     assert said.stdout == "[]\n", said.stderr
+
+
+def lose(file):
+    file.unlink()
+
+
+def damage(file):
+    file.write_bytes(b"PAR1")
+
+
+@pytest.mark.parametrize("spoil", [lose, damage])
+@pytest.mark.parametrize(
+    ("table", "use"),
+    [
+        ("metrics", lambda runs: runs.metrics("train_loss")),
+        ("metrics", lambda runs: runs.array("train_loss")),
+        ("metrics", lambda runs: runs.plot("curves")),
+        ("profiles", lambda runs: runs.profiles("signal_grad")),
+        ("profiles", lambda runs: runs.array("signal_grad")),
+        ("profiles", lambda runs: runs.plot("profile")),
+    ],
+    ids=["metrics", "array", "curves", "profiles", "array of a gauge", "profile"],
+)
+def test_a_run_without_a_table_it_recorded_is_left_out(outputs, capsys, spoil, table, use):
+    verdict = {"factor_per_layer": 0.5}
+    for seed in (0, 1):
+        settings = {"model.depth": 4, "seed": seed}
+        write_run(outputs / f"{seed}", settings, verdict=verdict, signal=np.ones((2, 5)))
+    spoil(outputs / "1" / f"{table}.parquet")
+
+    use(research.load("outputs"))
+
+    said = capsys.readouterr().err
+    assert said.startswith("fathom: left out: ")
+    assert said.count("\n") == 1
+    with pytest.raises(ValueError, match="train the run again"):
+        use(research.load("outputs")[1:])

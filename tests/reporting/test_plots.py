@@ -632,7 +632,7 @@ def test_a_mistake_is_one_line_with_the_nearest_name(fathom, sweep, words, part)
     [
         (["plot", "--kind", "curves"], "metrics"),
         (["report"], "metrics"),
-        pytest.param(["plot", "--kind", "profile"], "profiles", marks=pytest.mark.slow),
+        (["plot", "--kind", "profile", "--y", "signal_grad"], "profiles"),
         pytest.param(
             ["compare", "depth=4", "depth=16", "--out", "both"], "metrics", marks=pytest.mark.slow
         ),
@@ -654,6 +654,19 @@ def test_a_damaged_table_leaves_out_its_run(fathom, outputs, words, table):
     assert said.code == 0, said.err
     assert said.err.count("\n") == 1
     assert f"left out: the {table} of outputs/depth=16,seed=1 are damaged" in said.err
+
+
+@pytest.mark.parametrize("words", [["plot", "--kind", "curves"], ["report"]], ids=str)
+def test_a_lost_table_leaves_out_its_run(fathom, outputs, words):
+    for seed in (0, 1):
+        write_run(outputs / f"seed={seed}", {"seed": seed}, final={"eval_accuracy": 0.5})
+    (outputs / "seed=1" / "metrics.parquet").unlink()
+
+    said = fathom(*words)
+
+    assert said.code == 0, said.err
+    assert said.err.startswith("fathom: left out: outputs/seed=1/metrics.parquet is missing: ")
+    assert said.err.count("\n") == 1
 
 
 def test_a_figure_of_damaged_tables_alone_is_refused_in_one_line(fathom, outputs):
