@@ -1,5 +1,6 @@
 """``fathom table``: means and intervals over seeds, by setting."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 
@@ -57,4 +58,7 @@ def main(
         print_json(table_formats.to_json_object(table))
         return 0
     print(table_formats.FORMATS[chosen](table), end="")
+    if chosen == "csv":  # which has no room for notes
+        for note in table.notes_on_clashes:
+            print(f"fathom: {note}", file=sys.stderr)
     return 0

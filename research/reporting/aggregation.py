@@ -1,16 +1,26 @@
 """Means and intervals over seeds. Runs that cannot be averaged are counted, never hidden."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from research.config.wording import join_words
 from research.records.runs import Run
 from research.reporting.quantities import Quantity
-from research.reporting.varied_settings import SEED, value_order, values_of, values_order
+from research.reporting.varied_settings import (
+    RUN,
+    SEED,
+    differing_settings,
+    is_number,
+    value_order,
+    values_of,
+    values_order,
+)
 
 LEVEL = 0.95
 LARGEST_EXPONENT = 709.0
@@ -21,7 +31,10 @@ FAILED = "failed"
 UNFINISHED = "unfinished"
 NO_VALUE = "without a value"
 DUPLICATE = "recorded twice"
-REASONS = (DIVERGED, FAILED, UNFINISHED, NO_VALUE, MISSING, DUPLICATE)
+TRAINED_AGAIN = "unfinished and trained again"
+REASONS = (DIVERGED, FAILED, UNFINISHED, NO_VALUE, MISSING, DUPLICATE, TRAINED_AGAIN)
+FINISHED = ("done", DIVERGED)  # statuses of runs whose training would give the same again
+SAME_NUMBER = 1e-6  # relative difference of two numbers up to which they are equal
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,14 @@ class Group:
     Attributes:
         settings: the values in which they agree, by path.
         runs: one run for each seed, in the order of the seeds.
-        duplicates: how many more runs repeat one of them; the newest of equal runs is kept.
+        repeated: how many more runs have the settings and the seed of one of them, by reason. Of
+            runs of one seed, one that has finished is kept before others, and a newer one before
+            older ones.
     """
 
     settings: Mapping[str, Any]
     runs: tuple[Run, ...]
-    duplicates: int = 0
+    repeated: Mapping[str, int] = field(default_factory=dict)
 
     def seeds(self) -> set[Any]:
         """The seeds of the runs."""
@@ -217,7 +232,7 @@ def summarize(
             values.append(quantity.value(run))
     num_missing = len(missing_seeds(group, usual))
     left_out[MISSING] = num_missing
-    left_out[DUPLICATE] = group.duplicates
+    left_out.update(group.repeated)
     return Summary(
         values=tuple(values),
         **_mean_and_interval(values, quantity),
@@ -271,7 +286,8 @@ def group_runs(runs: Sequence[Run], paths: Sequence[str]) -> list[Group]:
         paths: the settings.
 
     Raises:
-        ValueError: two runs of a group have the same seed, so they differ in another setting.
+        ValueError: two runs of a group have the same seed, and differ in another setting or in
+            their results; see ``leave_out_clashing``.
     """
     by_values: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -306,28 +322,124 @@ def without_unmeasured(
 
 def _make_group(settings: Mapping[str, Any], runs: Sequence[Run]) -> Group:
     by_seed: dict[Any, Run] = {}
-    duplicates = 0
+    repeated = Counter()
     for run in runs:
         seed = seed_of(run)
         other = by_seed.get(seed)
-        if other is not None:
-            _check_same(run, other)
-            duplicates += 1
-        if other is None or run.start_time > other.start_time:
+        if other is None:
             by_seed[seed] = run
+            continue
+        _check_same(run, other)
+        is_better = _preference(run) > _preference(other)
+        kept, dropped = (run, other) if is_better else (other, run)
+        by_seed[seed] = kept
+        is_unfinished = _is_finished(kept) and not _is_finished(dropped)
+        repeated[TRAINED_AGAIN if is_unfinished else DUPLICATE] += 1
     in_order = sorted(by_seed, key=lambda seed: value_order(SEED, seed))
     chosen = tuple(by_seed[seed] for seed in in_order)
-    return Group(settings, chosen, duplicates)
+    return Group(settings, chosen, repeated)
+
+
+def _preference(run: Run) -> tuple[bool, float]:
+    """Of runs with the same settings and seed, the one with the largest is averaged."""
+    return _is_finished(run), run.start_time
+
+
+def _is_finished(run: Run) -> bool:
+    return run.status in FINISHED
 
 
 def _check_same(run: Run, other: Run) -> None:
-    """Checks that two runs with the same seed are two records of the same run."""
-    if run.info.get("id") == other.info.get("id"):
+    """Checks that two runs with the same seed are records of the same training."""
+    differing = differing_settings([run, other])
+    is_same = not differing and not _do_clash(run, other)
+    if is_same or run.info.get("id") == other.info.get("id"):
         return
+    difference = f"differ in {', '.join(differing)}" if differing else "have other numbers"
     raise ValueError(
-        f"{run.directory} and {other.directory} have the same settings and seed here but are not "
-        "the same run: select one of them by a filter"
+        f"{run.directory} and {other.directory} have the same seed here but {difference}: "
+        "select one of them by a filter"
     )
+
+
+def _do_clash(run: Run, other: Run) -> bool:
+    """Whether two runs with the same settings and seed have finished with different results.
+
+    Runs of two studies are other runs, although their training is the same.
+    """
+    if run.info.get("id") == other.info.get("id"):
+        return False
+    if not _is_finished(run) or not _is_finished(other):
+        return False
+    numbers = run.info.get("final") or {}
+    others = other.info.get("final") or {}
+    if run.status != other.status or numbers.keys() != others.keys():
+        return True
+    return not all(_are_equal(numbers[name], others[name]) for name in numbers)
+
+
+def _are_equal(a: Any, b: Any) -> bool:
+    """Whether two numbers of a record are the same; None and NaN are no numbers."""
+    if not is_number(a) or not is_number(b) or math.isnan(a) or math.isnan(b):
+        return str(a) == str(b)
+    return math.isclose(a, b, rel_tol=SAME_NUMBER)
+
+
+@dataclass(frozen=True)
+class Averageable:
+    """Runs without those whose settings and seed are the same and whose results are not.
+
+    Attributes:
+        runs: the runs of which means can be taken.
+        clashing: those that are left out, the runs of one seed together.
+    """
+
+    runs: tuple[Run, ...]
+    clashing: tuple[tuple[Run, ...], ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """Which runs are not averaged, and why, in one sentence; none where all runs are."""
+        if not self.clashing:
+            return []
+        return [f"not averaged: {self._clash_in_words()}"]
+
+    def check_any(self) -> None:
+        """Raises ValueError, which names the runs, where none is left."""
+        if self.clashing and not self.runs:
+            raise ValueError(f"{self._clash_in_words()}: select one of them by a filter")
+
+    def _clash_in_words(self) -> str:
+        names = [str(run.directory) for run in self.clashing[0]]
+        words = (
+            f"{join_words(names, 'and')}, which have the same settings and seed but other numbers"
+        )
+        num_others = len(self.clashing) - 1
+        return f"{words} (and {num_others} more such)" if num_others else words
+
+
+def leave_out_clashing(runs: Sequence[Run]) -> Averageable:
+    """Leaves out the runs that have the same settings and seed, and finished with other results.
+
+    Which of them is right is not known. Runs with equal results, and those of which only one has
+    finished, are left to ``group_runs``, which counts them once.
+
+    Args:
+        runs: the runs.
+    """
+    paths = [*differing_settings(runs), RUN]
+    alike: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        key = (seed_of(run), values_of(run, paths))
+        alike.setdefault(key, []).append(run)
+    clashing = []
+    for same in alike.values():
+        finished = [run for run in same if _is_finished(run)]
+        if any(_do_clash(run, other) for run, other in itertools.combinations(finished, 2)):
+            clashing.append(tuple(finished))
+    left_out = {id(run) for group in clashing for run in group}
+    rest = [run for run in runs if id(run) not in left_out]
+    return Averageable(tuple(rest), tuple(clashing))
 
 
 def seed_of(run: Run) -> Any:

@@ -375,7 +375,9 @@ def _by_key(
         key = (seed_of(run), *values_of(run, paths))
         if key in by_key:
             others = differing_settings([run, by_key[key]])
-            reason = f"they differ in {', '.join(others)}" if others else "they are the same run"
+            reason = (
+                f"they differ in {', '.join(others)}" if others else "their settings are the same"
+            )
             raise ValueError(
                 f"{side} has two runs with seed {key[0]}, {by_key[key].directory} and "
                 f"{run.directory}, so they cannot be paired ({reason}): add a filter"

@@ -141,7 +141,10 @@ def _make_means(runs: Sequence[Run]) -> dict[str, Any] | None:
     seeds = {seed_of(run) for run in runs}
     if len(seeds) < 2:
         return None
-    table = summary_table(runs)
+    try:
+        table = summary_table(runs)
+    except ValueError:  # there is nothing to average; the page shows the runs all the same
+        return None
     if len(table.rows) > MAX_ROWS_OF_MEANS:
         return None
     return page_table(table)

@@ -1,5 +1,6 @@
 """Tables of means over seeds, by the settings in which runs differ (``fathom table``)."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from research.reporting.aggregation import (
     Group,
     Summary,
     group_runs,
+    leave_out_clashing,
     left_out_in_words,
     seeds_in_words,
     summarize,
@@ -72,6 +74,8 @@ class SummaryTable:
             quantity.
         columns: the columns of means.
         rows: the rows.
+        notes_on_clashes: which runs are not averaged, because others with the same settings and
+            seed have other numbers.
     """
 
     runs: tuple[Run, ...]
@@ -79,6 +83,7 @@ class SummaryTable:
     column_setting: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    notes_on_clashes: tuple[str, ...] = ()
 
     @property
     def row_headings(self) -> list[str]:
@@ -172,7 +177,7 @@ class SummaryTable:
             shown = [text for text in map(seeds_in_words, self.summaries()) if text]
             meaning = f"; {shown[0]} says how many seeds a mean has" if shown else ""
             notes.append(f"not averaged: {left_out}{meaning}")
-        return notes
+        return [*notes, *self.notes_on_clashes]
 
 
 def summary_table(
@@ -195,7 +200,7 @@ def summary_table(
 
     Raises:
         ValueError: there is no such number or setting, one is named twice, or several numbers are
-            asked for in columns of a setting.
+            asked for in columns of a setting. Or all runs clash; see ``leave_out_clashing``.
     """
     if not all(name.strip() for name in (*values, *rows)):
         raise ValueError("--value and --rows take names between commas, got an empty one")
@@ -211,6 +216,9 @@ def summary_table(
             f"--columns {columns} leaves room for one number, got {', '.join(values)}: "
             "leave --columns out, or ask for one"
         )
+    averageable = leave_out_clashing(runs)
+    averageable.check_any()
+    runs = averageable.runs
     settings = varied_settings(runs)
     if not columns and not rows and len(quantities) <= 1:
         column_path = _choose_columns(runs, settings)
@@ -219,7 +227,8 @@ def summary_table(
     row_paths += [path for path in others if path not in named]
     if not quantities:
         quantities = _usual_quantities(runs, has_columns=bool(column_path))
-    return _build(runs, row_paths, column_path, quantities)
+    table = _build(runs, row_paths, column_path, quantities)
+    return dataclasses.replace(table, notes_on_clashes=tuple(averageable.notes))
 
 
 def _check_once(option: str, names: Sequence[str]) -> None:

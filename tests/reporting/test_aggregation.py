@@ -12,6 +12,7 @@ from research.reporting.aggregation import (
     column_means,
     format_interval,
     group_runs,
+    leave_out_clashing,
     left_out_in_words,
     mean_interval,
     mean_intervals,
@@ -151,8 +152,112 @@ def test_two_runs_that_only_look_alike_are_refused(outputs):
     write_run(outputs / "one", {"model.depth": 2})
     write_run(outputs / "two", {"model.depth": 4})
 
-    with pytest.raises(ValueError, match="same settings and seed"):
+    with pytest.raises(ValueError, match="same seed here but differ in model.depth"):
         group_runs(select_runs([]), [])
+
+
+def of_study(directory, accuracy=None, **options):
+    """A run with the default settings that has its study in its identity."""
+    final = {} if accuracy is None else {"eval_accuracy": accuracy}
+    info = {"id": str(directory)}
+    return write_run(directory, options.pop("settings", None), final=final, info=info, **options)
+
+
+def test_a_training_in_two_studies_counts_once(outputs):
+    of_study(outputs / "first" / "a", 0.5)
+    of_study(outputs / "sweep" / "seed=0", 0.5)
+    (group,) = group_runs(select_runs([]), [])
+
+    summary = summarize(group, ACCURACY)
+
+    assert summary.values == (0.5,)
+    assert summary.left_out == {"recorded twice": 1}
+    assert summary.is_complete
+
+
+@pytest.mark.parametrize("first", ["finished", "interrupted"])
+def test_of_the_same_settings_the_finished_run_counts(outputs, first):
+    runs = {
+        "finished": of_study(outputs / "a" / "a", 0.5),
+        "interrupted": of_study(outputs / "b" / "b", status="interrupted", steps=0),
+    }
+    ordered = sorted(runs, key=lambda name: name != first)
+    (group,) = group_runs([runs[name] for name in ordered], [])
+
+    summary = summarize(group, ACCURACY)
+
+    assert summary.values == (0.5,)
+    assert summary.left_out == {"unfinished and trained again": 1}
+    assert summary.is_complete
+
+
+def test_runs_with_the_same_settings_and_other_results_are_not_averaged(outputs):
+    of_study(outputs / "first" / "a", 0.5)
+    of_study(outputs / "sweep" / "seed=0", 0.6)
+    of_study(outputs / "sweep" / "seed=1", 0.7, settings={"seed": 1})
+
+    averageable = leave_out_clashing(select_runs([]))
+
+    assert [run.directory.name for run in averageable.runs] == ["seed=1"]
+    assert averageable.notes == [
+        "not averaged: outputs/first/a and outputs/sweep/seed=0, which have the same settings and "
+        "seed but other numbers"
+    ]
+
+
+CLASH = (
+    "outputs/first/a and outputs/sweep/seed=0, which have the same settings and seed but other "
+    "numbers"
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["table"],
+        ["table", "--format", "csv"],
+        ["report"],
+        ["plot", "--kind", "line"],
+        ["plot", "--kind", "curves"],
+        ["plot", "--kind", "profile"],
+        ["plot", "--kind", "heatmap"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("accuracy", [0.5, 0.6], ids=["equal", "clashing"])
+def test_no_command_refuses_all_runs_because_of_two(fathom, outputs, words, accuracy):
+    signal = np.ones((2, 17))
+    of_study(outputs / "first" / "a", 0.5, signal=signal)
+    of_study(outputs / "sweep" / "seed=0", accuracy, signal=signal)
+    for seed in (1, 2):
+        settings = {"seed": seed}
+        of_study(outputs / "sweep" / f"seed={seed}", 0.7, settings=settings, signal=signal)
+    of_study(outputs / "stopped" / "a", status="interrupted", steps=0)
+
+    said = fathom(*words)
+
+    assert said.code == 0, said.err
+    if words != ["report"]:
+        shown = said.err if "csv" in words else said.out
+        assert (CLASH in shown) == (accuracy == 0.6)
+
+
+@pytest.mark.parametrize("command", ["table", "plot"])
+def test_a_clash_alone_is_refused_in_one_line(fathom, outputs, command):
+    of_study(outputs / "first" / "a", 0.5)
+    of_study(outputs / "sweep" / "seed=0", 0.6)
+
+    said = fathom(command)
+
+    assert said.code == 2
+    assert said.err == f"fathom: {CLASH}: select one of them by a filter\n"
+
+
+def test_a_report_shows_runs_of_which_none_can_be_averaged(fathom, outputs):
+    for seed in (0, 1):
+        of_study(outputs / f"seed={seed}", settings={"seed": seed}, status="interrupted", steps=0)
+
+    assert fathom("report").code == 0
 
 
 @pytest.mark.parametrize(

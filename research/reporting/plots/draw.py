@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 
 from research.config.wording import pluralize
 from research.records.runs import Run
+from research.reporting.aggregation import leave_out_clashing
 from research.reporting.figures import label_short_log_axes, style
 from research.reporting.gauge_histories import inspected_gauge, recorded_gauges
 from research.reporting.layout import parts_of
@@ -64,11 +65,14 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         options: what is asked for.
 
     Raises:
-        ValueError: the kind, an axis or a name is not known, or does not suit the runs.
+        ValueError: the kind, an axis or a name is not known, or does not suit the runs; or all runs
+            clash, see ``leave_out_clashing``.
     """
     started = [run for run in runs if has_started(run)]
     num_left_out = len(runs) - len(started) if started else 0
-    runs = started or runs
+    averageable = leave_out_clashing(started or runs)
+    averageable.check_any()
+    runs = averageable.runs
     kind = options.kind or choose_kind(runs, options)
     if kind == "profile" and options == PlotOptions():
         options = dataclasses.replace(options, y=inspected_gauge(runs))
@@ -85,6 +89,8 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         if num_left_out:
             left_out = pluralize(num_left_out, "run")
             drawing.notes.append(f"left out: {left_out} without a step")
+        drawing.notes.extend(averageable.notes)
+        if num_left_out or averageable.clashing:
             arrangement.add_notes(drawing.figure, drawing.notes)
     return drawing
 
