@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -249,7 +251,7 @@ def _text_of(path: str, value: Any) -> str:
         value: its value.
 
     Raises:
-        ValueError: the value is a dictionary or an array.
+        ValueError: the value is a dictionary, an array, or no value of a setting.
     """
     if _is_data_in_place_of_a_file(path, value):
         raise _not_a_file(path, value)
@@ -269,6 +271,11 @@ def _text_of(path: str, value: Any) -> str:
     is_file = isinstance(value, os.PathLike)
     if is_file:
         value = os.fsdecode(value)
+    if value is not None and not isinstance(value, str | Number | Enum):
+        raise ValueError(
+            f"{path} must have a number, a text or a list as its value, "
+            f"got {describe_argument(value)}"
+        )
     text = _value(value)
     if not isinstance(value, str) or _is_read_as_it_is(path, value, is_file=is_file):
         return text

@@ -430,6 +430,14 @@ def test_a_number_outside_its_range_is_refused(call, part):
             lambda: UNTYPED.sweep({"seed": [ARRAY]}),
             r"seed must have .*got array\(.* \(ndarray\)$",
         ),
+        (
+            lambda: UNTYPED.train({"notes": object()}),
+            r"^notes must have a number, a text or a list as its value, got .* \(object\)$",
+        ),
+        (
+            lambda: UNTYPED.sweep({"activation": [len]}),
+            r"^activation must have a number, a text or a list .* \(builtin_function_or_method\)$",
+        ),
         (lambda: UNTYPED.load(ARRAY), "root must be a folder such as 'outputs', got array"),
         (lambda: UNTYPED.watch(ARRAY), "select must be 'auto', .*, got array"),
         (lambda: UNTYPED.Monitor(ARRAY), "directory must be a folder such as .*, got array"),

@@ -47,6 +47,12 @@ def test_what_is_left_of_a_search_does_not_give_a_run_another_id(monkeypatch, ca
     assert os.environ[name] == "abc"
 
 
+def test_an_empty_mode_is_none(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "")
+    import_wandb().Settings()
+    assert "WANDB_MODE" not in os.environ
+
+
 @pytest.mark.parametrize("name", ["WANDB_CACHE_DIR", "WANDB_DATA_DIR"])
 def test_a_folder_that_cannot_be_written_is_replaced_and_said_once(
     monkeypatch, tmp_path, capsys, name

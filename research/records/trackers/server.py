@@ -114,6 +114,8 @@ def import_wandb() -> Any:
     The reports would hold up the end of a process whose server does not answer.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # W&B refuses an empty one
     if not os.environ.get("WANDB_RUN_ID"):
         _leave_contexts()
     import wandb
