@@ -46,6 +46,9 @@ def main(
         columns=columns,
     )
     table = without_damaged_tables(summarize, select_runs(words))
+    if chosen in ("csv", "json"):  # which have no room for notes
+        for note in table.notes_on_clashes:
+            print(f"fathom: {note}", file=sys.stderr)
     if chosen == "text":
         out = console(pipe_width=1000)
         if table.title:
@@ -58,7 +61,4 @@ def main(
         print_json(table_formats.to_json_object(table))
         return 0
     print(table_formats.FORMATS[chosen](table), end="")
-    if chosen == "csv":  # which has no room for notes
-        for note in table.notes_on_clashes:
-            print(f"fathom: {note}", file=sys.stderr)
     return 0
