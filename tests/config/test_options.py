@@ -305,7 +305,7 @@ def settings_to_try():
     """Every setting of every option.
 
     Settings of an option with the same dataclass as another one are slow. In expensive groups, and
-    among the datasets of the catalogue, inherited settings are slow too. Of the others one in two
+    among the datasets of the catalogue, inherited settings are slow too. Of the others one in four
     always runs.
     """
     tried = set()
@@ -320,7 +320,7 @@ def settings_to_try():
             key = (cls, setting)
             if group in EXPENSIVE or name in OF_CATALOG:
                 key = (name in OF_CATALOG, id(declared))
-            is_slow = key in tried or len(tried) % 2
+            is_slow = key in tried or len(tried) % 4 > 0
             tried.add(key)
             marks = [pytest.mark.slow] if is_slow else []
             parameters.append(pytest.param(group, name, setting, marks=marks))

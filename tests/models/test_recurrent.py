@@ -259,7 +259,7 @@ def tree_norm(tree):
 
 
 @pytest.mark.parametrize(
-    "changes", one_in(2, [(changes,) for changes in list_networks()]), ids=name_network
+    "changes", one_in(4, [(changes,) for changes in list_networks()]), ids=name_network
 )
 def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes):
     """signal_grad[t] is ‖∂L/∂h_t‖; grad_norm[t] is step t's part of the weights' gradient."""

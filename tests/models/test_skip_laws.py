@@ -91,9 +91,9 @@ def compute_jacobian(function, h):
     "norm, placement",
     [
         ("none", "pre"),
-        ("rms", "pre"),
+        pytest.param("rms", "pre", marks=pytest.mark.slow),
         ("group", "branch"),
-        ("dyt", "pre"),
+        pytest.param("dyt", "pre", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("skip", ["rezero", "skipinit"])

@@ -445,7 +445,7 @@ for activation in ("relu", "linear"):
     "shortcut_scale, branch_scale",
     [
         (0.0, 1.0),
-        (1.0, 1.0),
+        pytest.param(1.0, 1.0, marks=pytest.mark.slow),
         (0.9, 0.5),
     ],
 )

@@ -41,7 +41,7 @@ def kernels(state):
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", one_in(2, [(kind,) for kind in KINDS]))
 def test_three_steps_are_finite_and_in_the_right_formats(kind):
     with precision_context(kind):
         # Other tests use the programs of these two kinds with gauges, so they are compiled once.
