@@ -805,7 +805,11 @@ RECORDS = {  # a file of a recorded run, what it holds instead, and what the lin
     "verdict": ("run.json", b'{"verdict": 3}', "run.json is damaged: verdict is 3"),
     "layer": ("run.json", b'{"verdict": {"first_layer": "a"}}', 'verdict.first_layer is "a"'),
     "count": ("run.json", b'{"data": {"class_counts": [1, null]}}', "data.class_counts.1 is null"),
-    "no record": ("run.json", None, "run.json is missing: restore it, or train the run again"),
+    "no record": (
+        "run.json",
+        None,
+        "run.json is missing: restore it, or remove that directory and train",
+    ),
     "no config": (".hydra/config.yaml", None, "config.yaml cannot be read: No such file"),
     "config": (".hydra/config.yaml", b"\xff\x00", "config.yaml is damaged: it holds no settings"),
     "config list": (".hydra/config.yaml", b"[1]", "config.yaml is damaged: it holds no settings"),

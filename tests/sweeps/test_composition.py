@@ -61,7 +61,7 @@ def jobs_that_select_every_option():
             experiments = options
         elif options:
             groups.append(options)
-    jobs = one_in(4, [([experiment, "seed=3"],) for experiment in experiments])
+    jobs = one_in(8, [([experiment, "seed=3"],) for experiment in experiments])
     for row in itertools.zip_longest(*groups):
         options = [option for option in row if option is not None]
         jobs.append(options + VALUES)
