@@ -252,6 +252,14 @@ def test_a_figure_says_what_is_not_averaged(sweep):
     ]
 
 
+def test_a_figure_says_how_its_intervals_are_drawn(sweep):
+    runs = select_runs(["model.depth=4"])
+    assert (
+        "mean over 3 seeds, bars: 95 % interval of the mean"
+        in draw(runs, kind="line", x="skip").notes
+    )
+
+
 def write_tanh_run(directory, depth):
     settings = {"model.depth": depth, "activation.kind": "tanh", "optimizer.learning_rate": 0.5}
     write_run(directory, settings, signal=np.ones((1, depth + 1)))

@@ -110,8 +110,9 @@ def draw_arms(arms: Sequence[Sequence[Run]], options: PlotOptions) -> Drawing:
         theories.append(theory_note(lines, quantity))
         is_geometric = is_geometric or quantity.is_factor
     _share_limits(axes, panels)
+    has_lines = any(joins_points(arm.runs, arm.layout) for each in panels for arm in each.arms)
     notes = arrangement.begin_notes([run for arm in arms for run in arm])
-    notes += ["a panel for each arm of the sweep", *notes_on(every_line)]
+    notes += ["a panel for each arm of the sweep", *notes_on(every_line, has_lines=has_lines)]
     if is_geometric:
         notes.append("means of factors, and of losses over decades, are geometric")
     notes += [note for note in dict.fromkeys(theories) if note]

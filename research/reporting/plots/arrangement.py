@@ -611,14 +611,14 @@ def count_in_words(
     counts: Iterable[int],
     *,
     is_log: bool = False,
-    has_band: bool = True,
+    interval: str = "shaded",
 ) -> str:
     """What a line is: ``mean over 3 seeds``; without a word where there is nothing to average.
 
     Args:
         counts: how many seeds each mean has.
         is_log: whether the means are geometric.
-        has_band: whether a mean has its interval around it.
+        interval: how the interval around a mean is drawn; empty where it is not.
     """
     found = [count for count in counts if count]
     most = max(found, default=0)
@@ -628,7 +628,7 @@ def count_in_words(
     fewest = min(found)
     seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
     words = f"{mean} over {seeds} seeds"
-    return f"{words}, shaded: 95 % interval of the mean" if has_band else words
+    return f"{words}, {interval}: 95 % interval of the mean" if interval else words
 
 
 def missing_in_words(count: int) -> str:

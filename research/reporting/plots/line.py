@@ -100,7 +100,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     notes = arrangement.begin_notes(runs)
     every_line = [series for panel in panels for series in panel.lines]
     is_geometric = all(panel.quantity.is_factor for panel in panels)
-    notes += notes_on(every_line, is_geometric=is_geometric) + styles.notes
+    has_lines = joins_points(runs, layout)
+    notes += notes_on(every_line, has_lines=has_lines, is_geometric=is_geometric) + styles.notes
     if num_left_out:
         notes.append(f"not drawn: {num_left_out} without a value")
     if num_untrained:

@@ -368,7 +368,7 @@ def _average_in_words(profiles: Sequence[MeanProfile], is_log: bool) -> str:
     """What a line is, and what is around it."""
     counts = [profile.count for profile in profiles]
     has_band = max(counts, default=0) > FEW_SEEDS
-    words = arrangement.count_in_words(counts, is_log=is_log, has_band=has_band)
+    words = arrangement.count_in_words(counts, is_log=is_log, interval="shaded" if has_band else "")
     if not any(len(profile.seeds) for profile in profiles):
         return words
     which = f"single seeds, where they are at most {FEW_SEEDS}" if has_band else "single seeds"

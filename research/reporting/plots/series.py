@@ -428,11 +428,17 @@ class _UpToOne(MaxNLocator):
         return ticks[ticks < TOP]
 
 
-def notes_on(lines: Iterable[Series], *, is_geometric: bool = False) -> list[str]:
+def notes_on(
+    lines: Iterable[Series],
+    *,
+    has_lines: bool,
+    is_geometric: bool = False,
+) -> list[str]:
     """What the points and the lines are, and what is not averaged.
 
     Args:
         lines: those of all panels.
+        has_lines: whether lines join the means, with a band for the intervals.
         is_geometric: whether the means are geometric.
     """
     summaries = []
@@ -441,7 +447,11 @@ def notes_on(lines: Iterable[Series], *, is_geometric: bool = False) -> list[str
         summaries += series.summaries
         has_single = has_single or bool(np.any(series.are_single))
     counts = [summary.count for summary in summaries]
-    notes = [arrangement.count_in_words(counts, is_log=is_geometric)]
+    notes = [
+        arrangement.count_in_words(
+            counts, is_log=is_geometric, interval="shaded" if has_lines else "bars"
+        )
+    ]
     if has_single:
         notes.append("short bars: single seeds, where the interval says little")
     left_out = left_out_in_words(summaries)
