@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -259,7 +260,9 @@ def _usual_quantities(runs: Sequence[Run], has_columns: bool) -> list[Quantity]:
         if any(quantity.value(run) is not None for run in runs):
             chosen.append(quantity)
     if not chosen:
-        raise ValueError("no run has a final number: all of them failed or have not ended")
+        counts = Counter(run.info.get("status", "unfinished") for run in runs)
+        listed = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        raise ValueError(f"no run has a final number: {listed}")
     return chosen
 
 

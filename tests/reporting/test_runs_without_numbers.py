@@ -37,7 +37,7 @@ def test_a_step_that_only_diverged_runs_measured_is_refused(diverged):
 def test_a_table_of_runs_without_final_numbers_is_refused(tmp_path):
     run = Run(record_run(tmp_path / "a", status="failed"))
     forget(run, "final")
-    with pytest.raises(ValueError, match="no run has a final number"):
+    with pytest.raises(ValueError, match="no run has a final number: 1 failed"):
         summary_table([run])
 
 
