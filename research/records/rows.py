@@ -135,13 +135,13 @@ def find_damaged_table(directory: Path, info: JsonObject) -> DamagedTable | None
         info: its ``run.json``.
     """
     num_rows = {}
+    for table in (METRICS, PROFILES, INSPECTIONS):
+        try:
+            num_rows[table] = count_rows_on_disk(directory, table)
+        except (OSError, pa.ArrowException) as error:
+            return DamagedTable.from_error(directory, table, error)
+    has_profiles = num_rows[PROFILES] > 0
     try:
-        for table in (METRICS, PROFILES, INSPECTIONS):
-            try:
-                num_rows[table] = count_rows_on_disk(directory, table)
-            except (OSError, pa.ArrowException) as error:
-                raise DamagedTable.from_error(directory, table, error) from error
-        has_profiles = num_rows[PROFILES] > 0
         _check_row_counts(directory, info, num_rows[METRICS], has_profiles=has_profiles)
     except DamagedTable as damage:
         return damage

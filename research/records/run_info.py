@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def read_run_info(file: Path) -> JsonObject:
     return info
 
 
-def is_of_other_version(info: JsonObject) -> bool:
+def is_of_other_version(info: Mapping[str, Any]) -> bool:
     """Whether another version of Fathom trained a run, so that its record may lack settings.
 
     Records of version 0.2.0 and before also lack the time at which the training began.

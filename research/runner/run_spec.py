@@ -128,7 +128,7 @@ def identity_of(directory: Path, info: Mapping[str, Any]) -> str | None:
     from research.config.earlier_settings import to_present_config
 
     recorded_id = info.get("id")
-    if not is_of_other_version(dict(info)):
+    if not is_of_other_version(info):
         return recorded_id
     try:
         config = to_present_config(Run(directory).config)

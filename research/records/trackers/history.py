@@ -7,7 +7,7 @@ import numpy as np
 
 from research.gauges.numbering import INPUT, entry_layers
 from research.gauges.table import GAUGES, GRAD_NORM, METRICS, SIGNAL_GRAD
-from research.records.runs import Columns, Diagnostics, JsonObject
+from research.records.runs import ENDED, Columns, Diagnostics, JsonObject
 from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
 from research.records.trackers.layers import (
     diagnostic_row,
@@ -177,7 +177,7 @@ def make_summary(info: JsonObject) -> JsonObject:
 
 def has_ended(info: JsonObject) -> bool:
     """Whether a run has ended by itself, so that dashboards have its pictures."""
-    return info.get("status") in ("done", "diverged", "stopped")
+    return info.get("status") in ENDED
 
 
 def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:

@@ -56,7 +56,7 @@ def find_run_id(folder_name: str) -> str:
 
 
 def next_attempt_id(wandb_id: str) -> str:
-    """The W&B id under which a run is recorded anew, beside the rows of an earlier attempt.
+    """The W&B id under which a run is recorded anew, next to that of an earlier attempt.
 
     >>> next_attempt_id("85bea893466b")
     '85bea893466b-attempt-2'
